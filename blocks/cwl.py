@@ -1,0 +1,45 @@
+"""How CWL workflows are run."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from prefect.blocks.core import Block
+from pydantic import Field
+
+from blocks._command import Command, EnvironmentFields
+
+
+class CwlConfig(EnvironmentFields, Block):
+    """How CWL workflows are run.
+
+    Example:
+        ```python
+        from blocks import CwlConfig
+
+        CwlConfig(parallel=4).save("default")
+        ```
+    """
+
+    _block_type_name = "CWL Config"
+    _block_type_slug = "cwl-config"
+    _description = "How CWL workflows are run."
+
+    parallel: int | None = Field(
+        default=None, ge=1, description="Jobs at a time; the machine's cores if empty."
+    )
+    on_error: Literal["stop", "continue"] = Field(
+        default="stop", description="After a failed job: stop, or go on with what does not need it."
+    )
+
+    def command(self, argv: list[str], environment: Mapping[str, str]) -> Command:
+        """What would run for one job whose tool came to `argv` and `environment`.
+
+        CWL gives a tool only HOME, TMPDIR and what its EnvVarRequirement names (CWL 1.2, Runtime
+        environment); the block's own variables come on top, the tool's win.
+        """
+        return Command(
+            argv=argv,
+            environment={**self.environment, **environment},
+            pass_environment=self.pass_environment,
+            secrets=self.environment_secrets(),
+        )

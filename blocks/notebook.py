@@ -1,0 +1,71 @@
+"""How notebooks are executed."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect.blocks.core import Block
+from pydantic import Field
+
+from blocks._command import Command, EnvironmentFields
+
+SPEC = "notebook.json"
+
+
+class NotebookConfig(EnvironmentFields, Block):
+    """How notebooks are executed.
+
+    Example:
+        ```python
+        from blocks import NotebookConfig
+
+        NotebookConfig(cell_timeout=600).save("default")
+        ```
+    """
+
+    _block_type_name = "Notebook Config"
+    _block_type_slug = "notebook-config"
+    _description = "How notebooks are executed."
+
+    kernel: str | None = Field(
+        default=None, description="Name of the kernel; the notebook's own if empty."
+    )
+    hide_input: bool = Field(default=False, description="Leave the code out of the HTML report.")
+    cell_timeout: int | None = Field(
+        default=None, gt=0, description="Seconds that one cell may take."
+    )
+    time_limit: float | None = Field(
+        default=None, gt=0, description="Seconds after which a notebook is stopped."
+    )
+
+    def command(
+        self,
+        notebook: Path,
+        parameters: dict[str, Any],
+        *,
+        folder: Path,
+        output: Path,
+        html: Path | None,
+    ) -> Command:
+        """What would run for `notebook`: one program, and the spec it reads from `folder`.
+
+        The program is `python -m flows._notebook.execute SPEC`: spec in; notebook, HTML, progress
+        lines and result out, all as files, so that it can run in any place.
+        """
+        spec = {
+            "notebook": str(notebook),
+            "parameters": parameters,
+            "kernel": self.kernel,
+            "output": str(output),
+            "html": str(html) if html else None,
+            "hide_input": self.hide_input,
+            "cell_timeout": self.cell_timeout,
+        }
+        return Command(
+            argv=[sys.executable, "-m", "flows._notebook.execute", str(folder / SPEC)],
+            environment=self.environment,
+            pass_environment=self.pass_environment,
+            secrets=self.environment_secrets(),
+            files={SPEC: json.dumps(spec, ensure_ascii=False, indent=2)},
+        )

@@ -1,0 +1,216 @@
+"""How Spark applications are submitted."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect.blocks.core import Block
+from prefect.blocks.fields import SecretDict
+from pydantic import Field
+
+from blocks._command import Command, EnvironmentFields
+from blocks.errors import ConfigError
+
+PROPERTIES = "spark.properties"
+EVENT_LOG = "eventlog"
+
+# What a run on this machine needs: Spark binds to the routable address unless told otherwise.
+_LOOPBACK = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.ui.port": "0",
+}
+
+
+class SparkConfig(EnvironmentFields, Block):
+    """How Spark applications are submitted.
+
+    Example:
+        ```python
+        from blocks import SparkConfig
+
+        SparkConfig(master="local[2]", driver_memory="2g").save("default")
+        ```
+    """
+
+    _block_type_name = "Spark Config"
+    _block_type_slug = "spark-config"
+    _description = "How Spark applications are submitted."
+
+    master: str = Field(
+        default="local[*]",
+        description="Where Spark runs.",
+        examples=["local[2]", "spark://host:7077", "yarn", "k8s://https://host:6443"],
+    )
+    deploy_mode: Literal["client", "cluster"] = Field(
+        default="client", description="Where the driver runs: beside the flow, or in the cluster."
+    )
+    app_name: str | None = Field(
+        default=None, description="Name shown by Spark; the run's if empty."
+    )
+    main_class: str | None = Field(default=None, description="Main class of a JVM application.")
+    jars: list[str] = Field(default_factory=list, description="Jars for driver and executors.")
+    py_files: list[str] = Field(default_factory=list, description="Python files put on the path.")
+    files: list[str] = Field(default_factory=list, description="Files put beside each executor.")
+    archives: list[str] = Field(default_factory=list, description="Archives unpacked there.")
+    packages: list[str] = Field(
+        default_factory=list,
+        description="Maven coordinates, fetched by the submitting machine.",
+        examples=[["org.apache.spark:spark-avro_2.13:4.0.0"]],
+    )
+    repositories: list[str] = Field(
+        default_factory=list, description="More places to look for packages."
+    )
+    driver_memory: str | None = Field(
+        default=None, description="Memory of the driver.", examples=["2g"]
+    )
+    executor_memory: str | None = Field(
+        default=None, description="Memory of each executor.", examples=["4g"]
+    )
+    executor_cores: int | None = Field(default=None, ge=1, description="Cores of each executor.")
+    num_executors: int | None = Field(
+        default=None, ge=1, description="How many executors; YARN and Kubernetes only."
+    )
+    total_executor_cores: int | None = Field(
+        default=None, ge=1, description="Cores of all executors together; standalone only."
+    )
+    queue: str | None = Field(default=None, description="YARN queue; YARN only.")
+    conf: dict[str, str | int | float | bool] = Field(
+        default_factory=dict,
+        description="Any Spark property.",
+        examples=[{"spark.sql.shuffle.partitions": 8}],
+    )
+    secret_conf: SecretDict | None = Field(
+        default=None, description="Spark properties whose values are secret."
+    )
+    java_home: str = Field(
+        default="auto",
+        description="A JDK's folder, or auto: JAVA_HOME when it is Java 17 or 21, else PyPI's.",
+    )
+    time_limit: float | None = Field(
+        default=None, gt=0, description="Seconds after which an application is stopped."
+    )
+
+    def command(
+        self, app: str, args: Iterable[str] = (), *, folder: Path, spark_home: str, java_home: str
+    ) -> Command:
+        """What would run for `app` with `args`: spark-submit, its environment and properties.
+
+        `folder` is the run's private folder; every property goes through a file in it, so that
+        none stands on a command line. Raises ConfigError for settings the master does not allow.
+        Options: Spark's "Submitting Applications" and "Configuration" pages.
+        """
+        self._check()
+        secret = self._secret_conf()
+        argv = [f"{spark_home}/bin/spark-submit", "--properties-file", str(folder / PROPERTIES)]
+        if self.main_class:
+            argv += ["--class", self.main_class]
+        return Command(
+            argv=[*argv, app, *args],
+            environment={
+                "SPARK_HOME": spark_home,
+                "JAVA_HOME": java_home,
+                **({"SPARK_LOCAL_IP": "127.0.0.1"} if self._local() else {}),
+                **self.environment,
+            },
+            pass_environment=self.pass_environment,
+            secrets=self.environment_secrets(),
+            masked=list(secret.values()),
+            files={PROPERTIES: properties_text({**self._properties(folder), **secret})},
+        )
+
+    def _local(self) -> bool:
+        return self.master.startswith("local")
+
+    def _check(self) -> None:
+        kind = self.master.split("[")[0].split(":")[0]
+        if kind not in ("local", "spark", "yarn", "k8s"):
+            raise ConfigError(
+                f"master {self.master!r} is none of local[n], spark://, yarn, k8s://https://"
+            )
+        only = {
+            "deploy_mode=cluster": (self.deploy_mode == "cluster", ("spark", "yarn", "k8s")),
+            "num_executors": (self.num_executors, ("yarn", "k8s")),
+            "total_executor_cores": (self.total_executor_cores, ("spark",)),
+            "executor_memory": (self.executor_memory, ("spark", "yarn", "k8s")),
+            "executor_cores": (self.executor_cores, ("spark", "yarn", "k8s")),
+            "queue": (self.queue, ("yarn",)),
+        }
+        for option, (given, masters) in only.items():
+            if given and kind not in masters:
+                raise ConfigError(
+                    f"{option} has no meaning for master {self.master!r}: "
+                    f"only for {', '.join(masters)}; take it out"
+                )
+        if kind == "spark" and self.deploy_mode == "cluster" and self.secret_conf:
+            raise ConfigError(
+                "secret_conf cannot be used in standalone cluster mode, where Spark puts every "
+                "property on the driver's command line; use secret_environment"
+            )
+
+    def _properties(self, folder: Path) -> dict[str, str]:
+        properties = {
+            "spark.master": self.master,
+            "spark.submit.deployMode": self.deploy_mode,
+            "spark.app.name": self.app_name,
+            "spark.driver.memory": self.driver_memory,
+            "spark.executor.memory": self.executor_memory,
+            "spark.executor.cores": self.executor_cores,
+            "spark.executor.instances": self.num_executors,
+            "spark.cores.max": self.total_executor_cores,
+            "spark.yarn.queue": self.queue,
+            "spark.jars": _joined("jars", self.jars),
+            "spark.submit.pyFiles": _joined("py_files", self.py_files),
+            "spark.files": _joined("files", self.files),
+            "spark.archives": _joined("archives", self.archives),
+            "spark.jars.packages": _joined("packages", self.packages),
+            "spark.jars.repositories": _joined("repositories", self.repositories),
+            # The event log is how a run's progress is followed, with or without a UI.
+            "spark.eventLog.enabled": "true",
+            "spark.eventLog.dir": (folder / EVENT_LOG).as_uri(),
+            "spark.eventLog.rolling.enabled": "false",
+            "spark.eventLog.compress": "false",
+            "spark.ui.showConsoleProgress": "false",
+            "spark.local.dir": str(folder / "scratch"),
+            **(_LOOPBACK if self._local() else {}),
+            **{name: _spelled(value) for name, value in self.conf.items()},
+        }
+        return {name: str(value) for name, value in properties.items() if value is not None}
+
+    def _secret_conf(self) -> dict[str, str]:
+        secret: dict[str, Any] = self.secret_conf.get_secret_value() if self.secret_conf else {}
+        return {name: str(value) for name, value in secret.items()}
+
+
+def properties_text(properties: dict[str, str]) -> str:
+    """A Java properties file (java.util.Properties.load): sorted, exact for any text."""
+    return "".join(
+        f"{_escaped(name, key=True)}={_escaped(value)}\n"
+        for name, value in sorted(properties.items())
+    )
+
+
+def _escaped(text: str, *, key: bool = False) -> str:
+    out = []
+    for index, char in enumerate(text):
+        if char in "\\\n\r\t" or (key and char in " :=#!"):
+            out.append({"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char, "\\" + char))
+        elif char == " " and index == 0:
+            out.append("\\ ")
+        elif " " <= char <= "~":
+            out.append(char)
+        else:
+            units = char.encode("utf-16-be")
+            out.extend(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+    return "".join(out)
+
+
+def _spelled(value: str | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _joined(field: str, values: list[str]) -> str | None:
+    for value in values:
+        if "," in value:
+            raise ConfigError(f"{field} holds {value!r}: Spark cannot express a comma in a path")
+    return ",".join(values) or None

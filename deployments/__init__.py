@@ -1,0 +1,1 @@
+"""Ways in and out: the `penstock` command, the local installation, the listener."""

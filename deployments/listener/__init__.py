@@ -1,0 +1,1 @@
+"""A receiver of reports that holds only the public key."""

@@ -1,0 +1,28 @@
+"""`penstock down`: stop exactly what was started here; runs in progress are cancelled first."""
+
+import argparse
+
+from deployments.local import service
+from deployments.local.runs import cancel_open_runs
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kill", action="store_true", help="do not cancel runs first: their programs die with them"
+    )
+
+
+def main(options: argparse.Namespace) -> int:
+    services = service.known()
+    if not services:
+        print("nothing of this checkout is up")
+        return 0
+    if "worker" in services and not options.kill:
+        service.adopt_environment(services["worker"].url)
+        if cancelled := cancel_open_runs():
+            print(f"cancelled {cancelled} run(s) in progress")
+    # The newest first: a worker must not outlive the server it asks.
+    for name, running in reversed(list(services.items())):
+        service.stop(running)
+        print(f"stopped the {name}")
+    return 0

@@ -1,0 +1,116 @@
+"""Hold what the listener heard against what the API says has happened.
+
+states of the run and its tasks (API) ──► expected messages ─┐
+                                                             ├──► Verdict
+what the listener verified (its own file) ───────────────────┘
+"""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import State, TaskRun
+from pydantic_core import to_jsonable_python
+
+from blocks._messages import (
+    Message,
+    Names,
+    crash_id,
+    names,
+    retry_id,
+    run_messages,
+    task_messages,
+)
+from deployments.listener.store import Heard
+from deployments.local.runs import Tree
+
+# What hooks can only know while they run; everything else must be equal to the letter.
+_NOT_COMPARED = ("progress", "error")
+
+
+@dataclass
+class Verdict:
+    """What should have come, what came, and what did not."""
+
+    expected: list[Message]
+    verified: list[Message] = field(default_factory=list)
+    missing: list[Message] = field(default_factory=list)
+    forged: int = 0
+    progress_fell: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return not (self.missing or self.forged or self.progress_fell)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "expected": len(self.expected),
+            "verified": len(self.verified),
+            "missing": [f"{m.id} {m.payload}" for m in self.missing],
+            "forged": self.forged,
+            "progress_fell": self.progress_fell,
+        }
+
+
+def expected(client: SyncPrefectClient, tree: Tree) -> list[Message]:
+    """Every message that the states of the run and its tasks call for, in their order."""
+    root = tree.root
+    deployment = client.read_deployment(root.deployment_id).name if root.deployment_id else None
+    called = names(root.labels, root.id, deployment, client.read_flow(root.flow_id).name)
+    messages: list[Message] = []
+    for task in tree.tasks:
+        of_root = task.flow_run_id == root.id
+        messages += _of_task(called, task, client.read_task_run_states(task.id), of_root=of_root)
+    if root.state is not None:
+        results = None
+        if root.state.is_completed():
+            results = to_jsonable_python(root.state.result(raise_on_failure=False), fallback=str)
+        messages += run_messages(called, root.state, progress=0, error="", results=results)
+    return messages
+
+
+def _of_task(
+    called: Names, task: TaskRun, states: list[State[Any]], *, of_root: bool
+) -> list[Message]:
+    messages: dict[str, Message] = {}
+    failed_attempts = 0
+    for before, state in zip([None, *states], states, strict=False):
+        message_id = None
+        if state.name in ("AwaitingRetry", "Retrying"):
+            # Retrying after AwaitingRetry tells of the same attempt.
+            failed_attempts += before is None or before.name != "AwaitingRetry"
+            message_id = retry_id(task.id, failed_attempts)
+        elif state.is_crashed():
+            message_id = crash_id(task.id)
+        for message in task_messages(
+            called, task.name, state, progress=0 if of_root else None, message_id=message_id
+        ):
+            messages[message.id] = message
+    return list(messages.values())
+
+
+def judge(wanted: list[Message], heard: list[Heard]) -> Verdict:
+    """Compare; `heard` is everything the listener kept since the run was triggered."""
+    verdict = Verdict(wanted, forged=sum(not one.verified for one in heard))
+    runs = {message.payload["run_id"] for message in wanted}
+    came = {
+        one.id: one
+        for one in heard
+        if one.verified and one.payload and one.payload.get("run_id") in runs
+    }
+    for message in wanted:
+        one = came.get(message.id)
+        same = one and one.route == message.route and _fixed(one.payload) == _fixed(message.payload)
+        (verdict.verified if same else verdict.missing).append(message)
+    steps = [one.payload["progress"] for one in came.values() if one.payload and _is_progress(one)]
+    verdict.progress_fell = any(a > b for a, b in pairwise(steps))
+    return verdict
+
+
+def _fixed(payload: Any) -> dict[str, Any]:
+    return {name: value for name, value in (payload or {}).items() if name not in _NOT_COMPARED}
+
+
+def _is_progress(one: Heard) -> bool:
+    return one.route == "progress" and isinstance((one.payload or {}).get("progress"), int)

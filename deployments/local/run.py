@@ -1,0 +1,160 @@
+"""`penstock run`: everything up, one run followed to its end, every report checked.
+
+    up ──► trigger (API) ──► view ──► what the states call for == what the listener verified?
+
+Exit code 0 only if the run is Completed and every report expected has arrived and is verified.
+"""
+
+import argparse
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from blocks._home import home, write_private
+from blocks.errors import ConfigError
+from deployments.local import service
+from deployments.local.up import started
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+    from deployments.local.judge import Verdict
+    from deployments.local.runs import Tree
+
+REPORTS_WITHIN = 30.0  # seconds after a run's end in which its last reports must have come
+GONE_WITHIN = 10.0  # seconds after that in which its processes must have gone
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("deployment", nargs="?", default="demo", help="default: %(default)s")
+    parser.add_argument(
+        "--parameters", metavar="JSON", default="{}", help="parameters of the run, a JSON object"
+    )
+    parser.add_argument("--port", type=int, help="port of the server, if it is not up yet")
+    parser.add_argument("--server", metavar="URL", help="use this Prefect API instead of our own")
+
+
+def main(options: argparse.Namespace) -> int:
+    parameters = _object(options.parameters)
+    began = time.monotonic()
+    with started(options.server, options.port):
+        up = time.monotonic()
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            run = _Run(client, options.deployment, parameters)
+            run.follow()
+            run.seconds["up"] = round(up - began, 1)
+            run.check()
+            return run.conclude()
+
+
+class _Run:
+    """One run from trigger to verdict."""
+
+    def __init__(
+        self, client: "SyncPrefectClient", deployment: str, parameters: dict[str, Any]
+    ) -> None:
+        from deployments.listener.store import Store
+        from deployments.local.runs import trigger
+
+        self.client = client
+        self.store = Store(home() / "listener" / "reports.jsonl")
+        self.since = self.store.size
+        self.triggered = time.monotonic()
+        self.flow_run = trigger(client, deployment, parameters)
+        self.seconds: dict[str, float] = {}
+        self.tree: Tree
+        self.verdict: Verdict
+        print(f"run {self.flow_run.name}: {self.page}")
+
+    @property
+    def page(self) -> str:
+        api = str(self.client.api_url).rstrip("/")
+        return f"{api.removesuffix('/api')}/runs/flow-run/{self.flow_run.id}"
+
+    def follow(self) -> None:
+        """Until the run and all in it have ended; an interrupt cancels it."""
+        from deployments.local.runs import POLL, cancel, look
+        from deployments.local.view import view
+
+        try:
+            with view() as shown:
+                ended = None
+                while True:
+                    self.tree = look(self.client, self.flow_run.id)
+                    shown.show(self.tree)
+                    state = self.tree.root.state
+                    if state and state.is_final():
+                        ended = ended or time.monotonic()
+                        # Task states reach the API a moment after the run's own.
+                        if self.tree.settled or time.monotonic() - ended > REPORTS_WITHIN:
+                            break
+                    time.sleep(POLL)
+        except KeyboardInterrupt:
+            print("\ncancelling the run")
+            cancel(self.client, self.flow_run.id)
+            self._await_end()
+            raise
+
+    def _await_end(self) -> None:
+        from deployments.local.runs import POLL
+
+        deadline = time.monotonic() + 45
+        while time.monotonic() < deadline:
+            state = self.client.read_flow_run(self.flow_run.id).state
+            if state and state.is_final():
+                return
+            time.sleep(POLL)
+
+    def check(self) -> None:
+        """Until every expected report is there, or their time is over."""
+        from deployments.local.judge import expected, judge
+        from deployments.local.runs import POLL
+
+        wanted = expected(self.client, self.tree)
+        deadline = time.monotonic() + REPORTS_WITHIN
+        while True:
+            self.verdict = judge(wanted, list(self.store.read(self.since)))
+            if self.verdict.ok or self.verdict.forged or time.monotonic() > deadline:
+                break
+            time.sleep(POLL / 5)
+        self.seconds["trigger_to_last_report"] = round(time.monotonic() - self.triggered, 1)
+
+    def conclude(self) -> int:
+        """Write last-run.json, print what came out, and give the exit code."""
+        from deployments.local.summary import parts, show
+
+        root = self.tree.root
+        self.seconds.update(parts(self.tree))
+        last = {
+            "flow_run_id": str(root.id),
+            "state": root.state.name if root.state else None,
+            "seconds": self.seconds,
+            "reports": self.verdict.as_dict(),
+            "left_alive": self._left_alive(),
+        }
+        write_private(home() / "last-run.json", json.dumps(last, indent=1, ensure_ascii=False))
+        show(self.tree, self.verdict, last, self.page)
+        ok = root.state is not None and root.state.is_completed() and self.verdict.ok
+        return 0 if ok and not last["left_alive"] else 1
+
+    def _left_alive(self) -> list[dict[str, Any]]:
+        """What still carries the run's mark once its engine has had time to say good-bye."""
+        from deployments.local.runs import POLL, left_alive
+
+        services = {known.pid for known in service.known().values()}
+        deadline = time.monotonic() + GONE_WITHIN
+        while (left := left_alive(self.flow_run.id, services)) and time.monotonic() < deadline:
+            time.sleep(POLL)
+        return left
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--parameters is no JSON ({error}): {text}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"--parameters must be a JSON object, this is: {text}")
+    return value

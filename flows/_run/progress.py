@@ -1,0 +1,138 @@
+"""The progress of a run: an honest integer that never falls, made in this one place.
+
+a task's share (0..1) ──► Progress ──► percent ──► reports, and artifacts at most once a second
+        a child run ──────────┘
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.context import TaskRunContext
+from prefect.runtime import flow_run
+
+from flows._run.api import api
+
+INTERVAL = 1.0  # seconds between two writes of the same artifact
+
+
+class Progress:
+    """How far one run has come.
+
+    `parts` is how many tasks and child runs the run has, all of equal weight; with None the number
+    is not known, and the percentage is honest about it: one more may always come.
+    """
+
+    def __init__(
+        self,
+        parts: int | None = None,
+        *,
+        above: Callable[[float], None] | None = None,
+        publish: Callable[[int], None] | None = None,
+    ) -> None:
+        self._parts, self._above, self._publish = parts, above, publish
+        self._planned: set[str] | None = None
+        self._shares: dict[str, float] = {}
+        self._fraction = 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def percent(self) -> int:
+        """0 to 99: only a run that has succeeded is at 100, and that is not known here."""
+        return min(99, math.floor(100 * self._fraction + 1e-9))
+
+    def plan(self, keys: Iterable[str]) -> None:
+        """Say what the run consists of; shares of anything else do not count from now on."""
+        with self._lock:
+            self._planned = set(keys)
+
+    def set(self, key: str, share: float) -> None:
+        """A task or child run has done `share` of its work; it never goes back."""
+        with self._lock:
+            if self._planned is not None and key not in self._planned:
+                return
+            self._shares[key] = max(self._shares.get(key, 0.0), min(1.0, share))
+            number = len(self._planned) if self._planned is not None else self._parts
+            whole = max(number or 0, len(self._shares)) if number else len(self._shares) + 1
+            self._fraction = max(self._fraction, sum(self._shares.values()) / whole)
+        if self._above:
+            self._above(self._fraction)
+        if self._publish:
+            self._publish(self.percent)
+
+
+class Published:
+    """One progress artifact, written when it changed and a second has passed."""
+
+    def __init__(self, flow_run_id: UUID, task_run_id: UUID | None, about: str) -> None:
+        self._of = (flow_run_id, task_run_id, about)
+        self._artifact: UUID | None = None
+        self._shown, self._at = -1, 0.0
+        self._lock = threading.Lock()
+
+    def show(self, percent: int, *, now: bool = False) -> None:
+        with self._lock:
+            due = now or time.monotonic() - self._at >= INTERVAL
+            if percent == self._shown or not due:
+                return
+            if self._artifact is None:
+                flow_run_id, task_run_id, about = self._of
+                self._artifact = (
+                    api()
+                    .create_artifact(
+                        ArtifactCreate(
+                            type="progress",
+                            description=about,
+                            data=float(percent),
+                            flow_run_id=flow_run_id,
+                            task_run_id=task_run_id,
+                        )
+                    )
+                    .id
+                )
+            else:
+                api().update_artifact(self._artifact, ArtifactUpdate(data=float(percent)))
+            self._shown, self._at = percent, time.monotonic()
+
+
+def task_progress(about: str) -> Callable[[float], None]:
+    """For the running task: a function that takes its share done and tells run and UI."""
+    from flows._run.guard import current
+    from flows._run.keys import current_key
+
+    run, key, context = current(), current_key(), TaskRunContext.get()
+    artifact = (
+        Published(context.task_run.flow_run_id, context.task_run.id, about)
+        if context and context.task_run.flow_run_id
+        else None
+    )
+    best = 0.0
+
+    def tell(share: float) -> None:
+        nonlocal best
+        best = max(best, min(1.0, share))
+        run.progress.set(key, best)
+        if artifact:
+            artifact.show(math.floor(100 * best), now=best == 1.0)
+
+    return tell
+
+
+def run_artifact() -> Callable[[int], None] | None:
+    """For the running flow: what shows its own percentage in the UI."""
+    if not (run_id := flow_run.get_id()):
+        return None
+    return Published(UUID(run_id), None, "progress of the run").show
+
+
+def last_percent(flow_run_id: UUID) -> int:
+    """What a run's own progress artifact says: for a process that did not run it."""
+    artifacts = api().read_artifacts(
+        artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
+    )
+    own = [a.data for a in artifacts if a.type == "progress" and a.task_run_id is None]
+    return int(max((float(data) for data in own if isinstance(data, int | float)), default=0))

@@ -1,0 +1,324 @@
+"""Start, watch, stop and reap programs for an engine that may be killed at any moment.
+
+    engine ──socket, one JSON object a line──► shim ──fork, exec──► programs, each its own session
+                                                │
+                                                └──► <exit file> of each program, by rename
+
+The engine starts one of these per process, by path, with the standard library alone. It is the
+sub-reaper of all it started: whatever a program leaves behind, also with setsid, becomes its child.
+It ends when the engine's end of the socket closes, and nothing it started outlives it.
+
+Requests:  {"do": "start", "id", "argv", "env", "cwd", "stdin", "stdout", "stderr", "exit", "limit",
+            "mark", "grace"}  answered by {"id", "pid", "start"} or {"id", "error"}
+           {"do": "stop", "id", "grace"}
+Events:    {"id", "exit": {"code", "signal", "max_rss", "cpu", "seconds", "timed_out", "stopped"}}
+"""
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+MARK = "PENSTOCK_JOB"
+GRACE = 2.0  # seconds between SIGTERM and SIGKILL unless a request says otherwise
+
+
+# -- Looking at processes: also used by a fresh process that knows nothing but a record. -----------
+
+
+def start_ticks(pid: int) -> int | None:
+    """When `pid` started (clock ticks since boot), which tells it from a later one; None if gone.
+
+    A zombie counts as gone: it runs nothing and holds nothing.
+    """
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def descendants(root: int) -> set[int]:
+    """Every living process below `root`, by the parents that /proc shows now."""
+    children: dict[int, list[int]] = {}
+    for pid in _pids():
+        if fields := _stat(pid):
+            children.setdefault(int(fields[1]), []).append(pid)
+    found: set[int] = set()
+    queue = [root]
+    while queue:
+        for child in children.get(queue.pop(), []):
+            if child not in found:
+                found.add(child)
+                queue.append(child)
+    return found
+
+
+def in_session(session: int) -> set[int]:
+    """Every living process of a session."""
+    return {pid for pid in _pids() if (fields := _stat(pid)) and int(fields[3]) == session}
+
+
+def marked(name: str, value: str) -> set[int]:
+    """Every living process of ours, this one excepted, that started with `name=value` set."""
+    wanted = f"{name}={value}".encode()
+    found = set()
+    for pid in _pids():
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                if wanted in file.read().split(b"\0") and _stat(pid):
+                    found.add(pid)
+        except OSError:
+            continue  # another user's, or just gone
+    return found - {os.getpid()}
+
+
+def _pids() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of /proc/PID/stat from the state on (proc(5)); None when gone or a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else fields
+
+
+def signal_all(pids: set[int], number: int) -> None:
+    """Send a signal to each; one that is already gone is no error."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+
+
+# -- The shim itself. -----------------------------------------------------------------------------
+
+
+class Program:
+    """One started program and what is to be said of its end."""
+
+    def __init__(self, request: dict[str, Any], pid: int) -> None:
+        self.id: str = request["id"]
+        self.pid = pid
+        self.mark: str = request["mark"]
+        self.exit_file: str = request["exit"]
+        self.began = time.monotonic()
+        limit = request.get("limit")
+        self.deadline: float | None = self.began + limit if limit else None
+        self.grace: float = request.get("grace") or GRACE
+        self.kill_at: float | None = None
+        self.timed_out = self.stopped = False
+        self.end: dict[str, Any] | None = None  # known once the program itself is reaped
+
+
+class Shim:
+    """The loop: requests in, programs out, ends reported, nothing left."""
+
+    def __init__(self, engine: socket.socket) -> None:
+        self.engine = engine
+        self.buffer = b""
+        self.programs: dict[str, Program] = {}
+        self.running: dict[int, Program] = {}
+        self.closing = False
+
+    def run(self) -> None:
+        wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._close)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        poll = select.poll()
+        poll.register(self.engine, select.POLLIN)
+        poll.register(wake_read, select.POLLIN)
+        while not self.closing:
+            for fd, _ in poll.poll(self._patience()):
+                if fd == wake_read:
+                    os.read(wake_read, 4096)
+                else:
+                    self._read()
+            self._reap()
+            self._press()
+        self._end_all()
+
+    def _close(self, *_: object) -> None:
+        self.closing = True
+
+    def _patience(self) -> float | None:
+        """Milliseconds until a time limit or a grace period is over; None without one."""
+        due = [t for p in self.programs.values() for t in (p.deadline, p.kill_at) if t is not None]
+        return max(0.0, (min(due) - time.monotonic()) * 1000) if due else None
+
+    def _read(self) -> None:
+        try:
+            data = self.engine.recv(1 << 20)
+        except OSError:
+            data = b""
+        if not data:
+            self.closing = True
+            return
+        *lines, self.buffer = (self.buffer + data).split(b"\n")
+        for line in lines:
+            request = json.loads(line)
+            if request["do"] == "start":
+                self._start(request)
+            elif program := self.programs.get(request["id"]):
+                program.stopped = True
+                self._terminate(program, request.get("grace"))
+
+    def _start(self, request: dict[str, Any]) -> None:
+        files: list[Any] = []
+        try:
+            files.append(open(request["stdin"] or os.devnull, "rb"))  # noqa: SIM115 - closed below
+            for name in ("stdout", "stderr"):
+                # Appending, so that two streams may share one file.
+                fd = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                files.append(os.fdopen(fd, "wb"))
+            child = subprocess.Popen(
+                request["argv"],
+                env=request["env"],
+                cwd=request["cwd"],
+                stdin=files[0],
+                stdout=files[1],
+                stderr=files[2],
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread
+            )
+        except (OSError, ValueError) as error:
+            self._tell({"id": request["id"], "error": str(error)})
+            return
+        finally:
+            for file in files:
+                file.close()
+        child.returncode = 0  # reaped by wait4 below: Popen must neither wait nor warn
+        program = Program(request, child.pid)
+        self.programs[program.id] = self.running[child.pid] = program
+        self._tell({"id": program.id, "pid": child.pid, "start": start_ticks(child.pid)})
+
+    def _reap(self) -> None:
+        ended = False
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            ended = True
+            if program := self.running.pop(pid, None):
+                code = os.waitstatus_to_exitcode(status)
+                program.end = {
+                    "code": code if code >= 0 else None,
+                    "signal": signal.Signals(-code).name if code < 0 else None,
+                    "max_rss": usage.ru_maxrss * 1024,
+                    "cpu": usage.ru_utime + usage.ru_stime,
+                    "seconds": time.monotonic() - program.began,
+                }
+        if ended:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Report programs that ended and left nothing; press those that left something."""
+        ended = [p for p in self.programs.values() if p.end is not None]
+        strays = self._strays() if ended else set()
+        for program in ended:
+            left = strays and strays & self._kin(program)
+            if not left:
+                self._report(program)
+            elif program.kill_at is None:
+                self._terminate(program, None)
+
+    def _strays(self) -> set[int]:
+        """What ended programs left: an orphan becomes our child, and its children come with it."""
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+            direct = {int(pid) for pid in file.read().split()} - set(self.running)
+        return {pid for stray in direct for pid in {stray, *descendants(stray)}}
+
+    def _members(self, program: Program) -> set[int]:
+        own = {program.pid} if program.end is None else set()
+        return own | descendants(program.pid) | self._kin(program)
+
+    def _kin(self, program: Program) -> set[int]:
+        """Processes of `program` wherever they hang: by its session, or by the mark it gave."""
+        return in_session(program.pid) | marked(MARK, program.mark)
+
+    def _terminate(self, program: Program, grace: float | None) -> None:
+        if program.kill_at is None:
+            program.kill_at = time.monotonic() + (program.grace if grace is None else grace)
+            signal_all(self._members(program), signal.SIGTERM)
+
+    def _press(self) -> None:
+        """Act on what is due: time limits, and the end of grace periods."""
+        now = time.monotonic()
+        for program in list(self.programs.values()):
+            if program.deadline is not None and now >= program.deadline:
+                program.deadline, program.timed_out = None, True
+                self._terminate(program, None)
+            if program.kill_at is not None and now >= program.kill_at:
+                program.kill_at = now + 0.1  # again, until nothing is left: it may have forked
+                signal_all(self._members(program), signal.SIGKILL)
+                self._settle()
+
+    def _report(self, program: Program) -> None:
+        end = {**(program.end or {}), "timed_out": program.timed_out, "stopped": program.stopped}
+        draft = program.exit_file + ".new"
+        try:
+            with open(draft, "w") as file:
+                json.dump(end, file)
+            os.replace(draft, program.exit_file)
+        except OSError as error:
+            end["unwritten"] = str(error)  # a full disk must not keep the engine from hearing
+        del self.programs[program.id]
+        self._tell({"id": program.id, "exit": end})
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        try:
+            self.engine.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            self.closing = True
+
+    def _end_all(self) -> None:
+        """End everything below us: first politely, then not, until nothing is there."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # waited for below
+        for program in self.programs.values():
+            program.stopped = True
+        signal_all(descendants(os.getpid()), signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        while left := descendants(os.getpid()):
+            if time.monotonic() >= deadline:
+                signal_all(left, signal.SIGKILL)
+            signal.sigtimedwait({signal.SIGCHLD}, 0.05)
+            self._reap()
+        self._reap()
+        for program in list(self.programs.values()):
+            self._report(program)
+
+
+def _die_with_parent() -> None:
+    """In the child, before exec: should the shim itself be killed, the program dies too."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def main() -> None:
+    if LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        sys.exit("this kernel has no sub-reapers (Linux 3.4 or newer is needed)")
+    os.chdir("/")
+    Shim(socket.socket(fileno=int(sys.argv[1]))).run()
+
+
+if __name__ == "__main__":
+    main()

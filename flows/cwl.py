@@ -1,0 +1,128 @@
+"""Run a CWL workflow: every job of every step is a task of its own.
+
+cwltool's job generator ──► Walker ──► cwl_step (task) ──► CwlConfig.command() ──► program
+                               │
+                               └──► cwl_job (flow) returns the CWL output object
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from blocks._home import output_folder as default_folder
+from blocks._home import private, run_folder
+from blocks._load import load
+from blocks.cwl import CwlConfig
+from blocks.errors import JobFailed
+from flows import flow_hooks, guard, job_task
+from flows._run.guard import current
+from flows._run.keys import current_key
+from flows._run.process import PROCESS
+
+
+@flow(persist_result=True, result_serializer="json", **flow_hooks())
+@guard
+def cwl_job(
+    workflow: str,
+    inputs: dict[str, Any] | None = None,
+    output_folder: str | None = None,
+    config: str = "default",
+) -> dict[str, Any]:
+    """Run the CWL document `workflow` with `inputs`; return its output object (CWL 1.2).
+
+    Paths in `inputs` count from the working directory. Result files go to `output_folder`, by
+    default one of the run's own. Raises ConfigError before any job is started, and JobFailed naming
+    the step, its exit code and its last lines after.
+    """
+    return run_cwl(workflow, inputs or {}, output_folder, load(CwlConfig, config))
+
+
+def run_cwl(
+    workflow: str, inputs: dict[str, Any], output: str | None, config: CwlConfig
+) -> dict[str, Any]:
+    """Walk the document inside the current run."""
+    # cwltool takes a third of a second to import, and only this kind of job needs it.
+    from flows._cwl.load import job_order, runtime_context
+    from flows._cwl.load import load as load_document
+    from flows._cwl.programs import through_the_kernel
+    from flows._cwl.walk import Walker
+
+    run = current()
+    process = load_document(workflow)
+    order = job_order(process, inputs, base=Path.cwd())
+    target = private(Path(output).resolve() if output else default_folder(run.root))
+    work = private(run_folder(run.root) / f"cwl-{run.id[:8]}")
+    failures: list[JobFailed] = []
+
+    def run_job(label: str, job: Any, context: Any) -> tuple[dict[str, Any], str]:
+        _jobs[label] = (job, context)
+        try:
+            done = cwl_step.with_options(task_run_name=_literal(label))(label)
+        except JobFailed as error:
+            failures.append(error)
+            return {}, "permanentFail"
+        finally:
+            del _jobs[label]
+        return done["outputs"], "success"
+
+    walker = Walker(
+        run_job,
+        parallel=config.parallel,
+        on_plan=run.progress.plan,
+        on_share=run.progress.set,
+        abort=lambda: PROCESS.stop_all(run.root, run.id),
+        on_skipped=lambda label: cwl_skipped.with_options(task_run_name=_literal(label))(label),
+    )
+    with through_the_kernel(config):
+        outputs, status = walker.execute(
+            process, order, runtime_context(work, target, on_error=config.on_error)
+        )
+    if failures:
+        raise failures[0]
+    if status != "success":
+        raise JobFailed(Path(workflow).name, f"ended with {status}")
+    shutil.rmtree(work, ignore_errors=True)
+    plain: dict[str, Any] = _plain(outputs)
+    return plain
+
+
+def _plain(outputs: Any) -> Any:
+    """cwltool's output object without its YAML classes, as JSON-able data."""
+    return json.loads(json.dumps(outputs))
+
+
+def _literal(label: str) -> str:
+    """A task run name is a template: braces in a step's name must survive it."""
+    return label.replace("{", "{{").replace("}", "}}")
+
+
+# Jobs in flight, by label: a Prefect parameter is hashed and shown, so a task gets only the label.
+_jobs: dict[str, Any] = {}
+
+
+@job_task(key=lambda label: label)
+def cwl_step(label: str) -> dict[str, Any]:
+    """Run the one job that `label` names; return its outputs. Raises JobFailed."""
+    from flows._cwl.programs import how_it_ended
+
+    job, context = _jobs[label]
+    ended: list[tuple[dict[str, Any] | None, str]] = []
+    job.output_callback = lambda outputs, status: ended.append((outputs, status))
+    job.run(context)
+    outputs, status = ended[0]
+    if status != "success":
+        outcome = how_it_ended(current_key())
+        why, tail = (outcome[0].why(), outcome[1]) if outcome else (f"ended with {status}", [])
+        raise JobFailed(f"CWL step {label}", why, tail)
+    return {"outputs": _plain(outputs)}
+
+
+@job_task(key=lambda label: label)
+def cwl_skipped(label: str) -> State[Any]:
+    """Stand for a step whose `when` was false."""
+    return Completed(name="Skipped", message=f"the condition of step {label} was false")

@@ -1,0 +1,89 @@
+"""Run a parameterised notebook with papermill and render it.
+
+NotebookConfig.command() ──► run_notebook ──► notebook_job
+   (blocks/notebook)            (task)           (flow)
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from blocks._home import output_folder
+from blocks._load import load
+from blocks.errors import ConfigError
+from blocks.notebook import NotebookConfig
+from flows import flow_hooks, guard, job_task
+from flows._run.carry import carry, reported, scratch
+from flows._run.guard import current
+from flows._run.progress import task_progress
+
+
+@job_task
+def run_notebook(
+    notebook: str,
+    parameters: dict[str, Any] | None = None,
+    output: str | None = None,
+    html: bool = True,
+    config: str = "default",
+) -> dict[str, Any]:
+    """Execute `notebook` with `parameters`; return where it went and what it published.
+
+    The executed notebook and its HTML report go to the folder `output`, by default one of the
+    run's own. Returns {"notebook", "html", "result"}; `result` is what the notebook displayed last
+    as application/vnd.penstock.result+json. Raises ConfigError before anything is started, and
+    JobFailed naming the cell after.
+    """
+    settings = load(NotebookConfig, config)
+    source = Path(notebook).resolve()
+    if not source.is_file():
+        raise ConfigError(f"notebook {notebook!r} is no file (looked from {Path.cwd()})")
+    target = Path(output).resolve() if output else output_folder(current().root)
+    executed = target / source.name
+    if executed == source:
+        raise ConfigError(f"output {target} holds the notebook itself: name another folder")
+    report = target / f"{source.stem}.html" if html else None
+    with scratch() as folder:
+        progress = task_progress(f"cells of {source.name}")
+        carry(
+            settings.command(source, parameters or {}, folder=folder, output=executed, html=report),
+            folder=folder,
+            name=f"notebook {source.name}",
+            time_limit=settings.time_limit,
+            on_tick=lambda: progress(_share(folder / "progress.jsonl")),
+        )
+        progress(1.0)
+        result = reported(folder / "result.json")
+    create_markdown_artifact(
+        f"Executed notebook: `{executed}`" + (f"\n\nHTML report: `{report}`" if report else ""),
+        description=f"what {source.name} made",
+    )
+    return {
+        "notebook": str(executed),
+        "html": str(report) if report else None,
+        "result": result,
+    }
+
+
+@flow(persist_result=True, result_serializer="json", **flow_hooks())
+@guard(parts=1)
+def notebook_job(
+    notebook: str,
+    parameters: dict[str, Any] | None = None,
+    output: str | None = None,
+    html: bool = True,
+    config: str = "default",
+) -> dict[str, Any]:
+    """Run `notebook` with `parameters` and the NotebookConfig block called `config`."""
+    made: dict[str, Any] = run_notebook(notebook, parameters, output, html, config)
+    return made
+
+
+def _share(lines: Path) -> float:
+    """How much of its cells the notebook has done, by its last whole progress line."""
+    if not lines.exists() or not (whole := lines.read_text().rpartition("\n")[0]):
+        return 0.0
+    last = json.loads(whole.rpartition("\n")[2])
+    return float(last["done"] / max(1, last["cells"]))
