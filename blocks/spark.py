@@ -92,12 +92,20 @@ class SparkConfig(EnvironmentFields, Block):
     )
 
     def command(
-        self, app: str, args: Iterable[str] = (), *, folder: Path, spark_home: str, java_home: str
+        self,
+        app: str,
+        args: Iterable[str] = (),
+        *,
+        folder: Path,
+        spark_home: str,
+        java_home: str,
+        python: str,
     ) -> Command:
         """What would run for `app` with `args`: spark-submit, its environment and properties.
 
         `folder` is the run's private folder; every property goes through a file in it, so that
-        none stands on a command line. Raises ConfigError for settings the master does not allow.
+        none stands on a command line; `python` runs the driver, and executors on this machine.
+        Raises ConfigError for settings the master does not allow.
         Options: Spark's "Submitting Applications" and "Configuration" pages.
         """
         self._check()
@@ -110,7 +118,12 @@ class SparkConfig(EnvironmentFields, Block):
             environment={
                 "SPARK_HOME": spark_home,
                 "JAVA_HOME": java_home,
-                **({"SPARK_LOCAL_IP": "127.0.0.1"} if self._local() else {}),
+                "PYSPARK_DRIVER_PYTHON": python,
+                **(
+                    {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": python}
+                    if self._local()
+                    else {}
+                ),
                 **self.environment,
             },
             pass_environment=self.pass_environment,

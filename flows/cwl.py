@@ -49,6 +49,7 @@ def run_cwl(
     # cwltool takes a third of a second to import, and only this kind of job needs it.
     from flows._cwl.load import job_order, runtime_context
     from flows._cwl.load import load as load_document
+    from flows._cwl.log import cwltool_log
     from flows._cwl.programs import through_the_kernel
     from flows._cwl.walk import Walker
 
@@ -78,14 +79,14 @@ def run_cwl(
         abort=lambda: PROCESS.stop_all(run.root, run.id),
         on_skipped=lambda label: cwl_skipped.with_options(task_run_name=_literal(label))(label),
     )
-    with through_the_kernel(config):
+    with through_the_kernel(config), cwltool_log() as complaints:
         outputs, status = walker.execute(
             process, order, runtime_context(work, target, on_error=config.on_error)
         )
     if failures:
         raise failures[0]
     if status != "success":
-        raise JobFailed(Path(workflow).name, f"ended with {status}")
+        raise JobFailed(Path(workflow).name, f"ended with {status}", list(complaints))
     shutil.rmtree(work, ignore_errors=True)
     plain: dict[str, Any] = _plain(outputs)
     return plain

@@ -4,6 +4,7 @@ SparkConfig.command() ──► submit_spark ──► spark_job
    (blocks/spark)            (task)          (flow)
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,12 @@ def submit_spark(
     java = find_java(settings.java_home)
     with scratch() as folder:
         command = settings.command(
-            app, args or [], folder=folder, spark_home=spark_home(), java_home=java
+            app,
+            args or [],
+            folder=folder,
+            spark_home=spark_home(),
+            java_home=java,
+            python=sys.executable,
         )
         command.environment["PENSTOCK_RESULT"] = str(folder / "result.json")
         private(folder / "scratch")

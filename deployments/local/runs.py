@@ -63,6 +63,7 @@ class Tree:
     children: list[FlowRun] = field(default_factory=list)
     tasks: list[TaskRun] = field(default_factory=list)  # those that stand for a child run left out
     percent: dict[UUID, int] = field(default_factory=dict)  # by task run and by flow run
+    flow_names: dict[UUID, str] = field(default_factory=dict)  # of the children
 
     @property
     def settled(self) -> bool:
@@ -85,8 +86,12 @@ def look(client: SyncPrefectClient, flow_run_id: UUID) -> Tree:
         tree.children.extend(below)
         level = [run.id for run in below]
     ids = [flow_run_id, *(child.id for child in tree.children)]
-    stand_ins = {child.parent_task_run_id for child in tree.children}
-    tree.tasks = [task for task in _tasks(client, ids) if task.id not in stand_ins]
+    stand_ins = {child.parent_task_run_id: child.id for child in tree.children}
+    for task in _tasks(client, ids):
+        if child_id := stand_ins.get(task.id):
+            tree.flow_names[child_id] = task.name.rpartition("-")[0]
+        else:
+            tree.tasks.append(task)
     artifacts = client.read_artifacts(
         artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=ids))
     )

@@ -13,6 +13,8 @@ from blocks._home import home
 from deployments.local.judge import Verdict
 from deployments.local.runs import Tree
 
+LONGEST = 7  # how many parts are printed; last-run.json has them all
+
 
 def parts(tree: Tree) -> dict[str, float]:
     """Seconds that each part of the run took: waiting to start, its tasks, its child runs."""
@@ -21,12 +23,14 @@ def parts(tree: Tree) -> dict[str, float]:
     if root.expected_start_time and root.start_time:
         waited = (root.start_time - root.expected_start_time).total_seconds()
         seconds["pending"] = round(waited, 1)
-    own: list[FlowRun | TaskRun] = [t for t in tree.tasks if t.flow_run_id == root.id]
-    for part in (*own, *tree.children):
+    timed: list[tuple[str, FlowRun | TaskRun]] = [
+        *((task.name, task) for task in tree.tasks if task.flow_run_id == root.id),
+        *((tree.flow_names[child.id], child) for child in tree.children),
+        ("run", root),
+    ]
+    for name, part in timed:
         if part.start_time and part.end_time:
-            seconds[part.name] = round((part.end_time - part.start_time).total_seconds(), 1)
-    if root.start_time and root.end_time:
-        seconds["run"] = round((root.end_time - root.start_time).total_seconds(), 1)
+            seconds[name] = round((part.end_time - part.start_time).total_seconds(), 1)
     return seconds
 
 
@@ -44,7 +48,8 @@ def show(tree: Tree, verdict: Verdict, last: dict[str, Any], page: str) -> None:
     console.print()
     for name, place in _places(tree, verdict, page).items():
         console.print(f"{name:<16} {place}")
-    seconds = "   ".join(f"{name} {value:.1f} s" for name, value in last["seconds"].items())
+    longest = sorted(last["seconds"].items(), key=lambda part: -part[1])[:LONGEST]
+    seconds = "   ".join(f"{n} {s:.1f} s" for n, s in last["seconds"].items() if (n, s) in longest)
     console.print(f"{'took':<16} {seconds}")
     for process in last["left_alive"]:
         console.print(f"[red]left alive:[/] {process['pid']} {process['command']}")

@@ -33,7 +33,9 @@ class View:
         if self._live:
             self._live.update(_table(tree))
             return
-        shown: list[FlowRun | TaskRun] = [tree.root, *tree.tasks]
+        # A task that is pending may yet turn out to stand for a child run.
+        started = [task for task in tree.tasks if task.state and not task.state.is_pending()]
+        shown: list[FlowRun | TaskRun] = [tree.root, *started]
         for run in shown:
             line = f"{_state(run)} {_percent(tree, run)}".rstrip()
             if self._shown.get(run.id) != line:

@@ -12,7 +12,7 @@ from cwltool.context import LoadingContext, RuntimeContext
 from cwltool.errors import WorkflowException
 from cwltool.load_tool import jobloaderctx, load_tool
 from cwltool.main import init_job_order
-from cwltool.process import Process, add_sizes, shortname
+from cwltool.process import Process, shortname
 from cwltool.resolver import tool_resolver
 from cwltool.stdfsaccess import StdFsAccess
 from cwltool.utils import visit_class
@@ -51,7 +51,7 @@ def job_order(process: Process, inputs: dict[str, Any], *, base: Path) -> dict[s
     try:
         loader = Loader(jobloaderctx.copy())
         order: Any = loader.resolve_all(_commented(inputs), file_uri(str(base)) + "/")[0]
-        visit_class(order, ("File",), _present)
+        visit_class(order, ("File", "Directory"), _present)
         return dict(init_job_order(order, Namespace(), process, loader, sys.stdout))
     except (ValidationException, WorkflowException, OSError) as error:
         raise ConfigError(f"the inputs do not fit the document: {error}") from None
@@ -89,7 +89,6 @@ def _commented(inputs: dict[str, Any]) -> Any:
 
 
 def _present(file: dict[str, Any]) -> None:
-    if "location" not in file and "path" in file:
-        file["location"] = file_uri(os.path.abspath(file["path"]))
-    if "contents" not in file:
-        add_sizes(StdFsAccess(""), file)
+    location = file.get("location") or file.get("path")
+    if location and not StdFsAccess("").exists(location):
+        raise ConfigError(f"the input file {location} does not exist")

@@ -37,6 +37,7 @@ class JobTask(Task[..., Any]):
                 "persist_result": True,
                 "result_serializer": "json",
                 "cache_key_fn": _cache_key,
+                "task_run_name": _run_name,
                 **_equipped(every),
             },
         )
@@ -135,6 +136,12 @@ def _observed(theirs: Callable[..., bool] | None) -> Callable[..., bool]:
         return again
 
     return decide
+
+
+def _run_name() -> str:
+    """submit_spark, submit_spark-1, …: the same at every try, and what outsiders see as task_id."""
+    _, task, index = current_key().split("/", 2)
+    return task if index == "0" else f"{task}-{index}"
 
 
 def _cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:

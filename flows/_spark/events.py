@@ -1,27 +1,39 @@
 """Follow a Spark application by the event log it writes (Spark's "Monitoring" page)."""
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+EXPECTED = 3  # jobs that are taken to follow, as long as the application has not ended
+
+
+@dataclass
+class _Job:
+    tasks: int
+    open_stages: dict[int, int] = field(default_factory=dict)  # stage → tasks not ended yet
+    ended: bool = False
+
+    @property
+    def share(self) -> float:
+        if self.ended or not self.tasks:
+            return 1.0
+        return 1 - sum(self.open_stages.values()) / self.tasks
 
 
 class EventLog:
     """Reads what was added to an application's event log and knows how far it has come.
 
-    Spark says how many tasks a job has when the job starts, but not how many jobs will follow. So
-    the share done counts one more job of the average size, until the application ends: it rises
-    with every job and never says done too early.
+    Spark tells how many tasks a job has when the job starts, but not how many jobs will follow. So
+    the share done is jobs / (jobs + 3): it moves with every task, and never says done too early.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._offset = 0
         self._rest = b""
-        self._jobs = 0
-        self._tasks = 0
-        self._done = 0
-        self._stage_tasks: dict[int, int] = {}
+        self._jobs: dict[int, _Job] = {}
         self.application: str | None = None
-        self.stage = ""
 
     def advance(self) -> bool:
         """Take in what is new; whether there was anything."""
@@ -39,34 +51,21 @@ class EventLog:
 
     @property
     def share(self) -> float:
-        if not self._tasks:
-            return 0.0
-        return self._done / (self._tasks + self._tasks / self._jobs)
+        """0 to less than 1; it may fall when a job starts, whoever shows it keeps the highest."""
+        done = sum(job.share for job in self._jobs.values())
+        return done / (max(done, len(self._jobs)) + EXPECTED)
 
-    def _take(self, event: dict[str, object]) -> None:
-        match event.get("Event"):
+    def _take(self, event: dict[str, Any]) -> None:
+        match event["Event"]:
             case "SparkListenerApplicationStart":
-                self.application = str(event.get("App ID"))
+                self.application = event.get("App ID")
             case "SparkListenerJobStart":
-                stages = event.get("Stage Infos")
-                self._jobs += 1
-                for stage in stages if isinstance(stages, list) else []:
-                    self._stage_tasks[stage["Stage ID"]] = stage["Number of Tasks"]
-                    self._tasks += stage["Number of Tasks"]
-            case "SparkListenerStageSubmitted":
-                info = event.get("Stage Info")
-                if isinstance(info, dict):
-                    self.stage = str(info["Stage Name"])
-            case "SparkListenerTaskEnd":
-                reason = event.get("Task End Reason")
-                if isinstance(reason, dict) and reason.get("Reason") == "Success":
-                    self._done += 1
-            case "SparkListenerStageCompleted":
-                # Stages that Spark skipped because their output was there count as done, too.
-                info = event.get("Stage Info")
-                if isinstance(info, dict):
-                    self._stage_tasks.pop(info["Stage ID"], None)
+                stages = {s["Stage ID"]: s["Number of Tasks"] for s in event["Stage Infos"]}
+                self._jobs[event["Job ID"]] = _Job(sum(stages.values()), stages)
+            case "SparkListenerTaskEnd" if event["Task End Reason"]["Reason"] == "Success":
+                for job in self._jobs.values():
+                    if left := job.open_stages.get(event["Stage ID"]):
+                        job.open_stages[event["Stage ID"]] = left - 1
             case "SparkListenerJobEnd":
-                skipped = sum(self._stage_tasks.values())
-                self._stage_tasks.clear()
-                self._done += skipped
+                # Stages that Spark skipped, because their output was there, have no task ends.
+                self._jobs[event["Job ID"]].ended = True
