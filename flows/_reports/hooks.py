@@ -8,6 +8,7 @@ called in a fresh process.
 """
 
 from typing import Any, TypedDict
+from uuid import UUID
 
 from prefect import Flow, Task
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
@@ -21,7 +22,6 @@ from pydantic_core import to_jsonable_python
 from blocks._messages import crash_id, retry_id, run_messages, task_messages
 from flows._reports.audience import audience
 from flows._reports.send import tell
-from flows._run.api import api
 from flows._run.guard import known
 from flows._run.progress import last_percent
 
@@ -85,48 +85,47 @@ def report_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> No
 
 def report_task(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
     """Tell a task's new state; with a success, how far its run has come."""
-    attempt = task_run.run_count - 1
-    _report(task_run, state, retry_id(task_run.id, attempt) if state.name == "Retrying" else None)
+    retried = retry_id(task_run.id, task_run.run_count - 1) if state.name == "Retrying" else None
+    _report(task_run.flow_run_id, task_run.name, state, retried)
 
 
-def on_not_ready(future: PrefectFuture[Any]) -> None:
-    """Tell that a task will not start because another failed: Prefect calls no hook for it."""
-    state = future.state
-    if state.name == "NotReady":
-        _report(api().read_task_run(future.task_run_id), state)
+def on_not_ready(flow_run_id: str, name: str, future: PrefectFuture[Any]) -> None:
+    """Tell that a task will not start because another failed: Prefect calls no hook for it.
+
+    Nor does it give the task its name, or the API its row in time: both are handed in.
+    """
+    future.wait()  # it is done, but only waiting makes it look at its state
+    if future.state.name == "NotReady":
+        _report(UUID(flow_run_id), name, future.state)
 
 
 def on_delayed_retry(task_run: TaskRun) -> None:
     """Tell at once that an attempt failed and another follows: no hook is called until it does."""
     waiting: State[Any] = State(type=Type.SCHEDULED, name="AwaitingRetry")
-    _report(task_run, waiting, retry_id(task_run.id, task_run.run_count))
+    _report(task_run.flow_run_id, task_run.name, waiting, retry_id(task_run.id, task_run.run_count))
 
 
 def on_crash(task_run: TaskRun) -> None:
     """Tell that a task dies of a signal: Prefect calls no hook, and the state comes only after."""
     crashed: State[Any] = State(type=Type.CRASHED, name="Crashed")
-    _report(task_run, crashed, crash_id(task_run.id))
+    _report(task_run.flow_run_id, task_run.name, crashed, crash_id(task_run.id))
 
 
-def _report(task_run: TaskRun, state: State[Any], message_id: str | None = None) -> None:
+def _report(
+    flow_run_id: UUID | None, name: str, state: State[Any], message_id: str | None = None
+) -> None:
+    if flow_run_id is None:
+        return  # a task called outside any flow has no run to report
     try:
-        if task_run.flow_run_id is None:
-            return  # a task called outside any flow has no run to report
-        heard = audience(task_run.flow_run_id)
-        run = known(str(task_run.flow_run_id))
-        of_root = task_run.flow_run_id == heard.root.id
+        heard = audience(flow_run_id)
+        run = known(str(flow_run_id)) if flow_run_id == heard.root.id else None
+        progress = run.progress.percent if run else None
         tell(
             heard,
-            task_messages(
-                heard.names,
-                task_run.name,
-                state,
-                progress=run.progress.percent if run and of_root else None,
-                message_id=message_id,
-            ),
+            task_messages(heard.names, name, state, progress=progress, message_id=message_id),
         )
     except Exception:
-        get_logger("penstock").exception("a state of task %r could not be reported", task_run.name)
+        get_logger("penstock").exception("a state of task %r could not be reported", name)
 
 
 def _result(state: State[Any]) -> Any:

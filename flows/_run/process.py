@@ -20,7 +20,7 @@ from typing import Any
 from blocks.errors import JobFailed
 from flows._run import record as records
 from flows._run.job import Job, Outcome, Record
-from flows._run.shim import descendants, in_session, marked, signal_all, start_ticks
+from flows._run.procfs import descendants, in_session, marked, signal_all, start_ticks
 from flows._run.shim_client import ShimClient
 
 PLACE = "process"

@@ -23,84 +23,17 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
+
+# Started by path and isolated: this is how it finds the one module of ours that it needs.
+sys.path.append(str(Path(__file__).parents[2]))
+
+from flows._run.procfs import descendants, in_session, marked, signal_all, start_ticks
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 MARK = "PENSTOCK_JOB"
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL unless a request says otherwise
-
-
-# -- Looking at processes: also used by a fresh process that knows nothing but a record. -----------
-
-
-def start_ticks(pid: int) -> int | None:
-    """When `pid` started (clock ticks since boot), which tells it from a later one; None if gone.
-
-    A zombie counts as gone: it runs nothing and holds nothing.
-    """
-    fields = _stat(pid)
-    return int(fields[19]) if fields else None
-
-
-def descendants(root: int) -> set[int]:
-    """Every living process below `root`, by the parents that /proc shows now."""
-    children: dict[int, list[int]] = {}
-    for pid in _pids():
-        if fields := _stat(pid):
-            children.setdefault(int(fields[1]), []).append(pid)
-    found: set[int] = set()
-    queue = [root]
-    while queue:
-        for child in children.get(queue.pop(), []):
-            if child not in found:
-                found.add(child)
-                queue.append(child)
-    return found
-
-
-def in_session(session: int) -> set[int]:
-    """Every living process of a session."""
-    return {pid for pid in _pids() if (fields := _stat(pid)) and int(fields[3]) == session}
-
-
-def marked(name: str, value: str) -> set[int]:
-    """Every living process of ours, this one excepted, that started with `name=value` set."""
-    wanted = f"{name}={value}".encode()
-    found = set()
-    for pid in _pids():
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                if wanted in file.read().split(b"\0") and _stat(pid):
-                    found.add(pid)
-        except OSError:
-            continue  # another user's, or just gone
-    return found - {os.getpid()}
-
-
-def _pids() -> list[int]:
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
-
-
-def _stat(pid: int) -> list[bytes] | None:
-    """The fields of /proc/PID/stat from the state on (proc(5)); None when gone or a zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in (b"Z", b"X") else fields
-
-
-def signal_all(pids: set[int], number: int) -> None:
-    """Send a signal to each; one that is already gone is no error."""
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            continue
-
-
-# -- The shim itself. -----------------------------------------------------------------------------
 
 
 class Program:
@@ -244,8 +177,7 @@ class Shim:
         return {pid for stray in direct for pid in {stray, *descendants(stray)}}
 
     def _members(self, program: Program) -> set[int]:
-        own = {program.pid} if program.end is None else set()
-        return own | descendants(program.pid) | self._kin(program)
+        return descendants(program.pid) | self._kin(program)
 
     def _kin(self, program: Program) -> set[int]:
         """Processes of `program` wherever they hang: by its session, or by the mark it gave."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from blocks.errors import JobFailed
-from flows._run.shim import start_ticks
+from flows._run.procfs import start_ticks
 
 SHIM = Path(__file__).with_name("shim.py")
 

@@ -58,7 +58,8 @@ class JobTask(Task[..., Any]):
     ) -> PrefectFuture[Any]:
         with keyed(self._key(args, kwargs)):
             future: PrefectFuture[Any] = super().submit(*args, **kwargs)
-        future.add_done_callback(hooks.on_not_ready)
+            tell = functools.partial(hooks.on_not_ready, current().id, _run_name())
+        future.add_done_callback(tell)
         return future
 
     def map(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,248 @@
+"""What is told when, and what it looks like on the wire: the seed's table, written out by hand."""
+
+import base64
+import hashlib
+import hmac
+import json
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from prefect.client.schemas.objects import State, StateType
+
+import blocks._messages as wire
+from blocks import SigningKey, VerifyKey
+from blocks.errors import NotVerified
+
+FIELDS = {
+    "progress": {"state", "dag_id", "run_id", "progress", "error"},
+    "status": {"state", "dag_id", "run_id", "task_id"},
+    "results": {"dag_id", "run_id", "results"},
+}
+EVENTS = {
+    "task starts": ("RUNNING", "Running", ["status"]),
+    "task succeeded": ("COMPLETED", "Completed", ["progress", "status"]),
+    "task failed": ("FAILED", "Failed", ["status"]),
+    "task up for retry": ("SCHEDULED", "AwaitingRetry", ["status"]),
+    "run succeeded": ("COMPLETED", "Completed", ["progress", "results"]),
+    "run failed": ("FAILED", "Failed", ["progress"]),
+}
+WORDS = [
+    ("RUNNING", "Running", "running"),
+    ("COMPLETED", "Completed", "success"),
+    ("COMPLETED", "Cached", "success"),
+    ("COMPLETED", "Skipped", "success"),
+    ("FAILED", "Failed", "failed"),
+    ("FAILED", "TimedOut", "failed"),
+    ("CRASHED", "Crashed", "failed"),
+    ("CANCELLED", "Cancelled", "failed"),
+    ("RUNNING", "Retrying", "up_for_retry"),
+    ("SCHEDULED", "AwaitingRetry", "up_for_retry"),
+    ("PENDING", "NotReady", "upstream_failed"),
+    ("FAILED", "UpstreamFailed", "upstream_failed"),
+]
+NOT_TOLD = [
+    ("PENDING", "Pending"),
+    ("SCHEDULED", "Scheduled"),
+    ("SCHEDULED", "Late"),
+    ("CANCELLING", "Cancelling"),
+    ("PAUSED", "Paused"),
+    ("PAUSED", "Suspended"),
+]
+NAMES = wire.Names("flights", "run-7")
+IDS = {"dag_id": "flights", "run_id": "run-7"}
+FAIR = {**IDS, "results": {"naïve": [1, 2.5, None, "✈"]}}
+
+
+def state(kind: str, name: str | None = None) -> State[Any]:
+    return State(type=StateType(kind), name=name)
+
+
+def of_task(at: State[Any], progress: int | None = 40, **more: Any) -> list[wire.Message]:
+    return wire.task_messages(NAMES, "count", at, progress=progress, **more)
+
+
+def of_run(at: State[Any], progress: int = 100) -> list[wire.Message]:
+    return wire.run_messages(NAMES, at, progress=progress, error="out of fuel", results={"n": 1})
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_each_event_gives_the_messages_of_the_table_with_exactly_their_fields(event):
+    kind, name, routes = EVENTS[event]
+    messages = (of_task if event.startswith("task") else of_run)(state(kind, name))
+    assert sorted(m.route for m in messages) == routes
+    assert all(set(m.payload) == FIELDS[m.route] for m in messages)
+
+
+@pytest.mark.parametrize(("kind", "name", "word"), WORDS)
+def test_each_state_of_a_task_has_its_word(kind, name, word):
+    assert wire.wire_state(state(kind, name)) == word
+    status = next(m for m in of_task(state(kind, name)) if m.route == "status")
+    assert status.payload == {"state": word, **IDS, "task_id": "count"}
+
+
+@pytest.mark.parametrize(("kind", "name"), NOT_TOLD)
+def test_other_states_are_told_to_nobody(kind, name):
+    assert wire.wire_state(state(kind, name)) is None
+    assert of_task(state(kind, name)) == []
+    assert of_run(state(kind, name)) == []
+
+
+@pytest.mark.parametrize("name", ["Running", "Retrying"])
+def test_a_run_that_goes_on_tells_nothing_of_itself(name):
+    assert of_run(state("RUNNING", name)) == []
+
+
+def test_with_a_task_that_succeeded_its_run_is_running_at_that_percentage():
+    told = {m.route: m.payload for m in of_task(state("COMPLETED"), progress=40)}
+    assert told["progress"] == {"state": "running", **IDS, "progress": 40, "error": ""}
+
+
+def test_a_task_of_a_child_run_sends_its_status_only():
+    assert [m.route for m in of_task(state("COMPLETED"), progress=None)] == ["status"]
+
+
+@pytest.mark.parametrize("progress", [0, 40, 99, 100])
+def test_a_run_is_at_100_when_it_succeeded_and_only_then(progress):
+    good = {m.route: m.payload for m in of_run(state("COMPLETED"), progress)}
+    assert good["progress"] == {"state": "success", **IDS, "progress": 100, "error": ""}
+    assert good["results"] == {**IDS, "results": {"n": 1}}
+    [bad] = of_run(state("FAILED"), progress)
+    short = min(progress, 99)
+    assert bad.payload == {"state": "failed", **IDS, "progress": short, "error": "out of fuel"}
+
+
+@pytest.mark.parametrize("tell", [of_task, of_run])
+@pytest.mark.parametrize("kind", ["COMPLETED", "FAILED"])
+def test_the_id_of_a_message_is_the_state_and_the_route(tell, kind):
+    at = state(kind)
+    assert [m.id for m in tell(at)] == [f"{at.id}/{m.route}" for m in tell(at)]
+
+
+def test_a_retry_and_a_crash_are_known_by_the_task_since_their_states_come_late():
+    assert wire.retry_id("abc", 2) == "abc.2/status"
+    assert wire.crash_id("abc") == "abc.crashed/status"
+    [message] = of_task(state("RUNNING", "Retrying"), message_id=wire.retry_id("abc", 2))
+    assert message.id == "abc.2/status"
+
+
+def test_older_listeners_get_the_state_as_title_and_nothing_else_changes():
+    message = wire.Message("1/status", "status", {"state": "failed", "task_id": "count"})
+    assert message.renamed("title").payload == {"title": "failed", "task_id": "count"}
+    assert message.renamed("title").id == message.id
+    assert message.renamed("state") == message
+    results = wire.Message("1/results", "results", {"results": {"state": "of the art"}})
+    assert results.renamed("title") == results
+
+
+@pytest.mark.parametrize(
+    ("labels", "deployment", "told"),
+    [
+        ({}, None, ("flow", "42")),
+        ({}, "nightly", ("nightly", "42")),
+        ({"penstock.dag_id": "theirs"}, "nightly", ("theirs", "42")),
+        ({"penstock.run_id": "r1"}, "nightly", ("nightly", "r1")),
+        ({"penstock.dag_id": "theirs", "penstock.run_id": 7}, None, ("theirs", "7")),
+        ({"penstock.dag_id": "", "other": "x"}, None, ("flow", "42")),
+    ],
+)
+def test_a_run_is_called_by_its_labels_then_its_deployment_then_its_flow(labels, deployment, told):
+    assert wire.names(labels, 42, deployment, "flow") == wire.Names(*told)
+
+
+def pair() -> tuple[str, str]:
+    """A new private key and its public one."""
+    key = rsa.generate_private_key(65537, 2048)
+    pem, spki = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    private, public = key.private_bytes(pem, form, plain), key.public_key().public_bytes(pem, spki)
+    return private.decode(), public.decode()
+
+
+@pytest.fixture(scope="module")
+def own() -> tuple[str, str]:
+    return pair()
+
+
+@pytest.fixture(scope="module")
+def body(own: tuple[str, str]) -> bytes:
+    return wire.encode(wire.Message("1/results", "results", FAIR), SigningKey(pem=own[0]).sign)
+
+
+def refused(own: tuple[str, str], body: bytes, max_body: int = 1 << 20) -> bool:
+    with pytest.raises(NotVerified):
+        wire.decode(body, VerifyKey(pem=own[1]).verify, max_body=max_body)
+    return True
+
+
+def test_a_signed_body_is_one_token_that_pyjwt_alone_reads_as_exactly_the_fields(own, body):
+    document = json.loads(body)
+    assert list(document) == ["payload"]
+    assert jwt.decode(document["payload"], own[1], algorithms=["RS256"]) == FAIR
+    assert wire.decode(body, VerifyKey(pem=own[1]).verify, max_body=len(body)) == FAIR
+
+
+def test_an_unsigned_body_holds_the_fields_in_the_clear_and_is_refused(own):
+    body = wire.encode(wire.Message("1/results", "results", FAIR), None)
+    assert json.loads(body) == {"payload": FAIR}
+    assert refused(own, body)
+
+
+def test_a_body_over_the_limit_is_refused(own, body):
+    assert refused(own, body, max_body=len(body) - 1)
+
+
+GARBAGE = {
+    "empty": lambda token: b"",
+    "no JSON": lambda token: token.encode(),
+    "no UTF-8": lambda token: b"\xff\xfe\xfa",
+    "cut": lambda token: json.dumps({"payload": token})[:-1].encode(),
+    "endlessly nested": lambda token: b"[" * 200_000,
+    "a list": lambda token: json.dumps([{"payload": token}]).encode(),
+    "a string": lambda token: json.dumps(token).encode(),
+    "no payload": lambda token: b"{}",
+    "another key": lambda token: json.dumps({"Payload": token}).encode(),
+    "one key more": lambda token: json.dumps({"payload": token, "route": "x"}).encode(),
+    "a list as payload": lambda token: json.dumps({"payload": [token]}).encode(),
+    "null as payload": lambda token: b'{"payload": null}',
+    "no token": lambda token: b'{"payload": "a.b.c"}',
+    "half a surrogate": lambda token: b'{"payload": "\\ud800"}',
+    "without signature": lambda token: wrapped(token.rpartition(".")[0] + "."),
+    "with a tail": lambda token: wrapped(token + "A"),
+}
+
+
+def wrapped(token: str) -> bytes:
+    return json.dumps({"payload": token}).encode()
+
+
+@pytest.mark.parametrize("make", GARBAGE.values(), ids=GARBAGE)
+def test_whatever_is_not_one_signed_payload_is_refused(own, body, make):
+    assert refused(own, make(json.loads(body)["payload"]))
+
+
+def test_a_token_with_any_one_character_changed_is_refused(own, body):
+    token = json.loads(body)["payload"]
+    for at, char in enumerate(token):
+        other = "B" if char == "A" else "A"
+        assert refused(own, wrapped(token[:at] + other + token[at + 1 :]))
+
+
+def test_a_token_of_another_key_is_refused(own):
+    assert refused(own, wrapped(SigningKey(pem=pair()[0]).sign(FAIR)))
+
+
+def unpadded(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize("algorithm", ["none", "None", "HS256", "RS512"])
+def test_a_token_cannot_choose_its_algorithm(own, algorithm):
+    header = unpadded(json.dumps({"alg": algorithm, "typ": "JWT"}).encode())
+    signed = f"{header}.{unpadded(json.dumps(FAIR).encode())}"
+    # The old trick: the public key, which everybody has, used as a shared secret.
+    shared = hmac.new(own[1].encode(), signed.encode(), hashlib.sha256).digest()
+    assert refused(own, wrapped(f"{signed}."))
+    assert refused(own, wrapped(f"{signed}.{unpadded(shared)}"))

@@ -1,0 +1,249 @@
+"""What would run for a Spark application: exact, without secrets in sight, and nothing done yet."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocks import SparkConfig
+from blocks._command import Command
+from blocks.errors import ConfigError
+
+HOMES = {"spark_home": "/opt/spark", "java_home": "/opt/java", "python": "/bin/py"}
+MASTERS = {
+    "local": "local[2]",
+    "spark": "spark://host:7077",
+    "yarn": "yarn",
+    "k8s": "k8s://https://host:6443",
+}
+# What every run gets; with a local master also LOOPBACK.
+ALWAYS = {
+    "spark.submit.deployMode": "client",
+    "spark.eventLog.enabled": "true",
+    "spark.eventLog.dir": "file:///runs/my%20run/eventlog",
+    "spark.eventLog.rolling.enabled": "false",
+    "spark.eventLog.compress": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.local.dir": "/runs/my run/scratch",
+}
+LOOPBACK = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.ui.port": "0",
+}
+WORDS = ["", "plain", "a=b", "a:b", "#x", "!x", "back\\slash", "back\\", "\\\\two", "\\u0041"]
+HARD = [
+    *WORDS,
+    " leading blank",
+    "  two leading and two trailing  ",
+    "one\ntwo",
+    "one\r\ntwo\n",
+    "\ttab\tinside",
+    "\x00\x0c\x1b\x7f\u0085\u2028",
+    "käse, 東京, ✈ 🚀",
+]
+
+
+def command(*args: str, **settings: Any) -> Command:
+    return SparkConfig(**settings).command("app.py", args, folder=Path("/runs/my run"), **HOMES)
+
+
+def properties(text: str) -> dict[str, str]:
+    """The properties in `text`, read as the page of java.util.Properties.load says."""
+    found, lines = {}, iter(re.split(r"\r\n|\r|\n", text))
+    for natural in lines:
+        line = natural.lstrip(" \t\f")
+        if not line or line[0] in "#!":
+            continue
+        while (len(line) - len(line.rstrip("\\"))) % 2:
+            line = line[:-1] + next(lines, "").lstrip(" \t\f")
+        parts = re.fullmatch(r"((?:\\.|[^\\ \t\f=:])*)[ \t\f]*[=:]?[ \t\f]*(.*)", line, re.DOTALL)
+        assert parts
+        found[unescaped(parts[1])] = unescaped(parts[2])
+    return found
+
+
+def unescaped(text: str) -> str:
+    def char(found: re.Match[str]) -> str:
+        letter = found[1]
+        named = {"t": "\t", "r": "\r", "n": "\n", "f": "\f"}
+        return chr(int(letter[1:], 16)) if len(letter) == 5 else named.get(letter, letter)
+
+    units = re.sub(r"\\(u[0-9A-Fa-f]{4}|.)", char, text, flags=re.DOTALL)
+    return units.encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+def written(made: Command) -> dict[str, str]:
+    assert list(made.files) == ["spark.properties"]
+    return properties(made.files["spark.properties"])
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("Truth = Beauty\n", {"Truth": "Beauty"}),
+        (" Truth:Beauty", {"Truth": "Beauty"}),
+        ("Truth                    :Beauty", {"Truth": "Beauty"}),
+        ("fruits  apple, banana, \\\n   pear", {"fruits": "apple, banana, pear"}),
+        ("cheeses", {"cheeses": ""}),
+        ("\\:\\= x\n# no\n  ! no\n\nb=\\u00e4\\z\\\\", {":=": "x", "b": "äz\\"}),
+    ],
+)
+def test_the_reader_of_this_test_reads_the_examples_on_javas_own_page(text, meant):
+    assert properties(text) == meant
+
+
+@pytest.mark.parametrize("text", HARD)
+def test_java_reads_any_value_and_any_name_as_it_was_set(text):
+    mine = {"spark.one": text, f"spark.{text}": "two", "spark.z": "last"}
+    made = command(conf=mine, secret_conf={"spark.secret": text})
+    assert written(made).items() >= {**mine, "spark.secret": text}.items()
+    assert made.files["spark.properties"].isascii()  # one encoding less to agree on
+
+
+def test_command_puts_every_property_into_the_file_and_none_on_the_command_line():
+    made = command(
+        master="yarn",
+        deploy_mode="cluster",
+        app_name="Nightly",
+        main_class="org.example.Main",
+        jars=["/a b.jar", "hdfs://c.jar"],
+        py_files=["d.py"],
+        files=["e.txt", "f.txt"],
+        archives=["g.zip#here"],
+        packages=["org:name_2.13:1.0", "org:other:2"],
+        repositories=["https://repo.example.org"],
+        driver_memory="2g",
+        executor_memory="4g",
+        executor_cores=3,
+        num_executors=5,
+        queue="big",
+    )
+    assert made.argv == [
+        "/opt/spark/bin/spark-submit",
+        "--properties-file",
+        "/runs/my run/spark.properties",
+        "--class",
+        "org.example.Main",
+        "app.py",
+    ]
+    assert written(made) == {
+        **ALWAYS,
+        "spark.master": "yarn",
+        "spark.submit.deployMode": "cluster",
+        "spark.app.name": "Nightly",
+        "spark.jars": "/a b.jar,hdfs://c.jar",
+        "spark.submit.pyFiles": "d.py",
+        "spark.files": "e.txt,f.txt",
+        "spark.archives": "g.zip#here",
+        "spark.jars.packages": "org:name_2.13:1.0,org:other:2",
+        "spark.jars.repositories": "https://repo.example.org",
+        "spark.driver.memory": "2g",
+        "spark.executor.memory": "4g",
+        "spark.executor.cores": "3",
+        "spark.executor.instances": "5",
+        "spark.yarn.queue": "big",
+    }
+
+
+def test_arguments_go_to_the_application_unchanged_and_in_order():
+    args = ["a b", "", "--conf", "x=y", "a,b", "--", "-1", "$HOME", "'q'", "naïve 🚀", "x\ny"]
+    assert command(*args).argv[3:] == ["app.py", *args]
+
+
+@pytest.mark.parametrize("kind", MASTERS)
+def test_loopback_is_for_local_masters_only(kind):
+    made = command(master=MASTERS[kind])
+    local = {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": "/bin/py"}
+    assert written(made) == {
+        "spark.master": MASTERS[kind],
+        **ALWAYS,
+        **(LOOPBACK if kind == "local" else {}),
+    }
+    assert made.environment == {
+        "SPARK_HOME": "/opt/spark",
+        "JAVA_HOME": "/opt/java",
+        "PYSPARK_DRIVER_PYTHON": "/bin/py",
+        **(local if kind == "local" else {}),
+    }
+
+
+@pytest.mark.parametrize("field", ["conf", "secret_conf"])
+def test_the_users_properties_win_over_ours(field):
+    mine = {"spark.ui.port": "4040", "spark.eventLog.compress": "true", "spark.mine": "1"}
+    found = written(command(**{field: mine}))
+    assert found == {"spark.master": "local[*]", **ALWAYS, **LOOPBACK, **mine}
+
+
+@pytest.mark.parametrize("field", ["conf", "secret_conf"])
+@pytest.mark.parametrize(
+    ("value", "text"), [(True, "true"), (False, "false"), (8, "8"), (0.5, "0.5"), ("True", "True")]
+)
+def test_a_value_is_spelled_as_spark_spells_it(field, value, text):
+    assert written(command(**{field: {"spark.x": value}}))["spark.x"] == text
+
+
+def test_secrets_are_in_the_file_and_in_the_list_to_mask_and_nowhere_to_be_seen():
+    secret = {"spark.password": "hunter2", "spark.token": "s3cret"}
+    made = command(
+        secret_conf=secret, secret_environment={"DB": "pa55word"}, environment={"A": "b"}
+    )
+    assert written(made).items() >= secret.items()
+    assert sorted(made.masked) == ["hunter2", "s3cret"]
+    assert made.secrets == {"DB": "pa55word"}
+    assert made.environment["A"] == "b"
+    seen = repr(made) + repr(made.argv) + repr(made.environment)
+    assert [s for s in ("hunter2", "s3cret", "pa55word") if s in seen] == []
+
+
+FITS = [
+    ("deploy_mode", "cluster", ["spark", "yarn", "k8s"]),
+    ("num_executors", 2, ["yarn", "k8s"]),
+    ("total_executor_cores", 8, ["spark"]),
+    ("executor_memory", "4g", ["spark", "yarn", "k8s"]),
+    ("executor_cores", 2, ["spark", "yarn", "k8s"]),
+    ("queue", "big", ["yarn"]),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "masters"), FITS, ids=[row[0] for row in FITS])
+@pytest.mark.parametrize("kind", MASTERS)
+def test_an_option_is_refused_by_the_masters_it_means_nothing_to(option, value, masters, kind):
+    if kind in masters:
+        assert str(value) in written(command(master=MASTERS[kind], **{option: value})).values()
+        return
+    with pytest.raises(ConfigError, match=option) as caught:
+        command(master=MASTERS[kind], **{option: value})
+    assert MASTERS[kind] in str(caught.value)
+
+
+@pytest.mark.parametrize("master", ["", "mesos://host", "LOCAL", "localhost", "http://host"])
+def test_an_unknown_master_is_refused_by_name(master):
+    with pytest.raises(ConfigError, match=re.escape(repr(master))):
+        command(master=master)
+
+
+@pytest.mark.parametrize(
+    "how", [{"deploy_mode": "cluster"}, {"conf": {"spark.submit.deployMode": "cluster"}}]
+)
+def test_standalone_cluster_mode_takes_no_secret_conf_since_it_shows_it(how):
+    with pytest.raises(ConfigError):
+        command(master=MASTERS["spark"], secret_conf={"spark.password": "hunter2"}, **how)
+
+
+@pytest.mark.parametrize(
+    "field", ["jars", "py_files", "files", "archives", "packages", "repositories"]
+)
+def test_a_comma_in_a_path_is_refused_by_field_and_value(field):
+    with pytest.raises(ConfigError, match=f"{field} holds 'one,two'"):
+        command(**{field: ["fine", "one,two"]})
+
+
+def test_command_is_pure(tmp_path):
+    block = SparkConfig(conf={"spark.a": 1}, environment={"A": "b"})
+    first, second = (block.command("a.py", ["x"], folder=tmp_path, **HOMES) for _ in range(2))
+    assert first == second
+    first.environment["A"] = "changed"
+    assert block.command("a.py", ["x"], folder=tmp_path, **HOMES) == second
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,349 @@
+"""`job_task` and `guard` on a real server: keys, retries, crashes, progress, and what is told."""
+
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from prefect import flow
+from prefect.states import StateType
+
+from blocks._command import Command
+from blocks.errors import ConfigError, JobFailed
+from flows import flow_hooks, guard, job_task
+from flows._run import record
+from flows._run.carry import carry, scratch
+from flows._run.guard import current, known
+from flows._run.keys import current_key
+from flows._run.process import living
+
+TREE = Path(__file__).parent.parent / "programs" / "tree.py"
+
+
+def told(installation, run_id, route="status"):
+    """What the listener verified about a run, in order."""
+    return [heard.payload for heard in installation.heard(str(run_id)) if heard.route == route]
+
+
+def words(installation, run_id):
+    return [(p["task_id"], p["state"]) for p in told(installation, run_id)]
+
+
+def test_the_key_is_run_name_and_order_of_submission_the_same_at_every_try(api):
+    seen: dict[str, list[str]] = {"slow": [], "quick": []}
+    gate = threading.Event()
+
+    @job_task(retries=1)
+    def work(what):
+        seen[what].append(current_key())
+        if what == "slow":
+            gate.wait(10)
+        if len(seen[what]) == 1:
+            raise ValueError("the first try")
+        gate.set()
+        return what
+
+    @flow(**flow_hooks())
+    @guard
+    def keyed():
+        futures = [work.submit("slow"), work.submit("quick")]
+        return current().id, [future.result() for future in futures]
+
+    run_id, results = keyed()
+    assert results == ["slow", "quick"]
+    assert seen == {"slow": [f"{run_id}/work/0"] * 2, "quick": [f"{run_id}/work/1"] * 2}
+
+
+def test_a_task_may_name_its_own_key_and_its_runs_are_named_alike(api, installation):
+    @job_task(key=lambda city, **_: city)
+    def fetch(city, *, units="C"):
+        return current_key()
+
+    @flow(**flow_hooks())
+    @guard
+    def named():
+        return current().id, fetch("oslo", units="F"), fetch("rome")
+
+    run_id, oslo, rome = named()
+    assert (oslo, rome) == (f"{run_id}/fetch/oslo", f"{run_id}/fetch/rome")
+    assert {task for task, _ in words(installation, run_id)} == {"fetch-oslo", "fetch-rome"}
+
+
+def test_a_finished_task_of_a_retried_flow_is_not_run_again(api):
+    ran: list[str] = []
+
+    @job_task
+    def step(name):
+        ran.append(name)
+        return name
+
+    @flow(retries=1, **flow_hooks())
+    @guard
+    def twice():
+        first = step("first")
+        if ran.count("broken") == 0:
+            ran.append("broken")
+            raise RuntimeError("between the steps")
+        return first, step("second")
+
+    assert twice() == ("first", "second")
+    assert ran == ["first", "broken", "second"]
+
+
+def test_every_state_of_a_task_is_told_once(api, installation):
+    @job_task(retries=1)
+    def flaky():
+        if current_key() not in tried:
+            tried.add(current_key())
+            raise ValueError("no")
+
+    @job_task
+    def after(_):
+        return "never"
+
+    @job_task
+    def broken():
+        raise ValueError("never works")
+
+    tried: set[str] = set()
+
+    @flow(**flow_hooks())
+    @guard
+    def states():
+        flaky()
+        failed = broken.submit()
+        after.submit(failed).wait()
+
+    state = states(return_state=True)
+    run_id = state.state_details.flow_run_id
+    assert words(installation, run_id) == [
+        ("flaky", "running"),
+        ("flaky", "up_for_retry"),
+        ("flaky", "success"),
+        ("broken", "running"),
+        ("broken", "failed"),
+        ("after", "upstream_failed"),
+    ]
+
+
+def test_a_retry_with_a_delay_is_told_when_the_attempt_fails(api, installation):
+    moments: list[list[str]] = []
+
+    @job_task(retries=1, retry_delay_seconds=1)
+    def later():
+        moments.append([word for _, word in words(installation, current().id)])
+        if len(moments) == 1:
+            raise ValueError("no")
+
+    @flow(**flow_hooks())
+    @guard
+    def patient():
+        later()
+        return current().id
+
+    run_id = patient()
+    assert moments == [["running"], ["running", "up_for_retry"]]
+    assert [word for _, word in words(installation, run_id)] == [
+        "running",
+        "up_for_retry",
+        "success",
+    ]
+
+
+def test_options_changed_later_keep_hooks_key_and_retry_condition(api, installation):
+    extra: list[str] = []
+
+    @job_task(key=lambda: "mine")
+    def work():
+        if not extra:
+            extra.append("tried")
+            raise ValueError("no")
+        return current_key()
+
+    changed = work.with_options(
+        name="renamed",
+        retries=1,
+        retry_condition_fn=lambda task, run, state: True,
+        on_completion=[lambda task, run, state: extra.append("theirs")],
+    )
+
+    @flow(**flow_hooks())
+    @guard
+    def changed_options():
+        return current().id, changed()
+
+    run_id, key = changed_options()
+    assert key == f"{run_id}/renamed/mine"
+    assert extra == ["tried", "theirs"]
+    assert [w for _, w in words(installation, run_id)] == ["running", "up_for_retry", "success"]
+
+
+def test_a_dying_task_is_told_and_what_it_started_is_gone(api, installation):
+    started = []
+
+    @job_task
+    def dies():
+        with scratch() as folder:
+            carry(
+                Command([sys.executable, str(TREE)]),
+                folder=folder,
+                name="tree",
+                on_tick=die_when_up,
+            )
+
+    def die_when_up():
+        found = record.latest(current().root, current_key())
+        if found and len(living(found)) == 2:
+            started.append(found)
+            raise SystemExit(3)
+
+    @flow(**flow_hooks())
+    @guard
+    def crashing():
+        dies()
+
+    with pytest.raises(SystemExit):
+        crashing()
+    (found,) = started
+    assert not living(found)
+    runs = api.read_flow_runs()
+    run = next(r for r in runs if str(r.id) == found.root)
+    assert run.state.type == StateType.CRASHED
+    assert words(installation, run.id) == [("dies", "running"), ("dies", "failed")]
+    (end,) = told(installation, run.id, "progress")
+    assert end["state"] == "failed"
+    assert end["error"]
+
+
+def test_progress_counts_parts_and_children_and_never_falls(api, installation):
+    @job_task
+    def part():
+        return None
+
+    @flow(**flow_hooks())
+    @guard(parts=2)
+    def child():
+        part()
+        part()
+
+    @flow(persist_result=True, **flow_hooks())
+    @guard(parts=3)
+    def parent():
+        part()
+        child()
+        part()
+        return {"run": current().id}
+
+    run_id = parent()["run"]
+    assert [p["progress"] for p in told(installation, run_id, "progress")] == [33, 99, 100]
+    assert known(run_id).progress.percent == 99
+    assert [p["results"] for p in told(installation, run_id, "results")] == [{"run": run_id}]
+    # A child's tasks are told under their root; its own end is not.
+    assert len(told(installation, run_id)) == 8
+    assert {p["dag_id"] for p in told(installation, run_id)} == {"parent"}
+
+
+def test_names_on_the_wire_are_the_callers_when_he_gave_some(api, installation):
+    from prefect.context import FlowRunContext
+
+    @job_task
+    def work():
+        return None
+
+    @flow(**flow_hooks())
+    @guard
+    def labelled():
+        run = FlowRunContext.get().flow_run
+        api.update_flow_run_labels(
+            run.id, {"penstock.dag_id": "their-dag", "penstock.run_id": "their-run"}
+        )
+        work()
+
+    labelled()
+    heard = [h.payload for h in installation.heard("their-run")]
+    assert [p["dag_id"] for p in heard] == ["their-dag"] * len(heard)
+    assert len(heard) == 5
+
+
+def test_map_is_refused_because_its_runs_would_have_no_key(api):
+    @job_task
+    def work(n):
+        return n
+
+    @flow(**flow_hooks())
+    @guard
+    def mapped():
+        work.map([1, 2])
+
+    with pytest.raises(ConfigError, match="call submit"):
+        mapped()
+
+
+def test_outside_a_guarded_flow_a_task_says_what_is_missing():
+    @job_task
+    def work():
+        return None
+
+    with pytest.raises(ConfigError, match="put @guard between @flow"):
+        work()
+
+
+def test_a_child_sees_the_allowed_environment_and_nothing_else(api, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-for-children")
+    monkeypatch.setenv("NAMED_BY_THE_BLOCK", "yes")
+    lines: list[str] = []
+
+    @job_task
+    def show():
+        command = Command(
+            [sys.executable, "-c", "import os, sys; [print(k) for k in os.environ]; sys.exit(1)"],
+            environment={"SET": "1"},
+            pass_environment=["NAMED_BY_THE_BLOCK", "NOT_THERE"],
+        )
+        with scratch() as folder:
+            try:
+                carry(command, folder=folder, name="show")
+            except JobFailed as error:
+                lines.extend(error.tail)
+
+    @flow(**flow_hooks())
+    @guard
+    def environment():
+        show()
+
+    environment()
+    allowed = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"}
+    allowed |= {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}
+    named = {"SET", "NAMED_BY_THE_BLOCK", "PENSTOCK_RUN", "PENSTOCK_JOB"}
+    seen = {line for line in lines if not line.startswith("LC_")}
+    assert named <= seen
+    assert seen <= allowed | named
+
+
+def test_a_failure_shows_exit_code_and_last_lines_with_secrets_masked(api, eventually):
+    @job_task
+    def leaks():
+        command = Command(
+            ["sh", "-c", "echo first; echo token=$TOKEN; echo in-a-file=hunter2; exit 7"],
+            secrets={"TOKEN": "s3cr3t-value"},
+            masked=["hunter2"],
+        )
+        with scratch() as folder:
+            carry(command, folder=folder, name="the leaky program")
+
+    @flow(**flow_hooks())
+    @guard
+    def leaking():
+        leaks()
+
+    state = leaking(return_state=True)
+    assert "the leaky program exited with 7" in state.message
+    assert "token=********" in state.message
+    assert "in-a-file=********" in state.message
+    run_id = state.state_details.flow_run_id
+    logs = eventually(lambda: [
+        log.message
+        for log in api.read_logs()
+        if log.flow_run_id == run_id and "token" in log.message
+    ])  # fmt: skip
+    assert not any("s3cr3t-value" in line or "hunter2" in line for line in logs)

@@ -1,0 +1,148 @@
+"""The shape of the house: who may know whom, what things are called, what is complete."""
+
+import ast
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+LAYERS = ("blocks", "flows", "deployments")
+KINDS = ("spark", "notebook", "cwl")
+COMPOSITES = ("demo",)
+
+# Who may import whom; everybody may import himself.
+ALLOWED = {"blocks": set(), "flows": {"blocks"}, "deployments": {"blocks"}}
+
+# Programs run by path or by name as a child: nothing may import them, and they import little.
+MODULES = sorted(
+    path
+    for layer in LAYERS
+    for path in (ROOT / layer).rglob("*.py")
+    if "examples" not in path.parts
+)
+
+
+def ids(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path) -> list[tuple[str, int]]:
+    """Every module a file imports, with its line; `if TYPE_CHECKING:` counts too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} relative import"
+            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_imports_point_down(path):
+    layer = path.relative_to(ROOT).parts[0]
+    for name, line in imports(path):
+        top = name.split(".")[0]
+        if top in LAYERS and top != layer:
+            assert top in ALLOWED[layer], f"{path}:{line} {layer} must not import {name}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "flows").glob("[a-z]*.py")), ids=ids)
+def test_job_files_do_not_import_each_other(path):
+    if path.stem in COMPOSITES:
+        return
+    for name, line in imports(path):
+        parts = name.split(".")
+        if parts[0] == "flows" and len(parts) > 1:
+            public = not parts[1].startswith("_") and (ROOT / "flows" / f"{parts[1]}.py").exists()
+            assert not public, f"{path}:{line} imports the job file {name}"
+
+
+@pytest.mark.parametrize("layer", ["blocks", "flows"])
+def test_no_file_hides_a_library(layer):
+    # The file form of an entrypoint puts flows/ first on sys.path: its file names are global names.
+    elsewhere = [p for p in sys.path if p and Path(p).resolve() != ROOT]
+    for path in (ROOT / layer).glob("[a-z]*.py"):
+        found = importlib.machinery.PathFinder.find_spec(path.stem, elsewhere)
+        assert found is None, f"{path} hides {found.origin}"
+        assert path.stem not in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "flows").glob("[a-z]*.py")), ids=ids)
+def test_every_flow_has_its_hooks_and_the_guard(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+        assert not any(d == "task" or d.startswith("task(") for d in decorators), f"{node.name}"
+        if any(d == "flow" or d.startswith("flow(") for d in decorators):
+            assert "**flow_hooks()" in decorators[0], f"{path}: {node.name} has no hooks"
+            assert decorators[1].startswith("guard"), f"{path}: {node.name} has no guard"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_complete(kind):
+    assert (ROOT / "blocks" / f"{kind}.py").is_file()
+    assert (ROOT / "flows" / f"{kind}.py").is_file()
+    assert (ROOT / "tests" / "blocks" / f"test_{kind}.py").is_file()
+    assert (ROOT / "tests" / "flows" / f"test_{kind}.py").is_file()
+    assert (ROOT / "docs" / f"{kind}.md").is_file()
+    readme = (ROOT / "README.md").read_text()
+    assert f"`flows/{kind}.py`" in readme
+    assert f"docs/{kind}.md" in readme
+
+
+def test_the_kinds_are_those_that_exist():
+    found = {p.stem for p in (ROOT / "flows").glob("[a-z]*.py")}
+    assert found == {*KINDS, *COMPOSITES}
+
+
+def test_every_public_flow_file_has_one_deployment_of_its_name():
+    entries = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    modules = {entry["name"]: entry["entrypoint"].split(".")[1] for entry in entries}
+    assert modules == {name: name for name in (*KINDS, *COMPOSITES)}
+
+
+def test_packages_are_found_with_their_data():
+    config = (ROOT / "pyproject.toml").read_text()
+    for layer in LAYERS:
+        assert f'"{layer}*"' in config
+
+
+@pytest.mark.parametrize(
+    ("module", "never"),
+    [
+        ("blocks", {"prefect", "pyspark", "papermill", "cwltool"}),
+        ("blocks._all", {"pyspark", "papermill", "cwltool", "boto3"}),
+        ("flows", {"prefect"}),
+        ("flows._reports.hooks", {"pyspark", "papermill", "cwltool"}),
+        ("flows.cwl", {"cwltool"}),
+        ("flows.notebook", {"papermill", "nbconvert"}),
+        ("flows._notebook.execute", {"prefect"}),
+        ("deployments.cli", {"prefect", "httpx", "rich"}),
+    ],
+)
+def test_importing_pulls_in_nothing_heavy(module, never):
+    code = f"import sys, {module}; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    ).stdout.split()
+    assert not never & set(out)
+
+
+def test_the_shim_needs_the_standard_library_alone():
+    for name in ("shim.py", "tether.py", "procfs.py"):
+        for module, _ in imports(ROOT / "flows" / "_run" / name):
+            own = module.startswith("flows._run.procfs.")
+            assert own or module.split(".")[0] in sys.stdlib_module_names
