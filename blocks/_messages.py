@@ -117,23 +117,32 @@ def task_messages(
 
 
 def run_messages(
-    names: Names, state: StateLike, *, progress: int, error: str, results: Any
+    names: Names,
+    flow_run_id: object,
+    state: StateLike,
+    *,
+    progress: int,
+    error: str,
+    results: Any,
 ) -> list[Message]:
-    """What the last state of a root run calls for: its progress, and its results on success."""
-    word = wire_state(state)
+    """What the last state of a root run calls for: its progress, and its results on success.
+
+    A cancelled run's hook is called while it is still CANCELLING: the state CANCELLED, and with it
+    an id to use, comes only after. Both states call for the same message.
+    """
+    cancelled = _type(state) in ("CANCELLING", "CANCELLED")
+    word = "failed" if cancelled else wire_state(state)
     if word not in ("success", "failed"):
         return []
+    end = f"{flow_run_id}.cancelled" if cancelled else str(state.id)
     ids = {"dag_id": names.dag_id, "run_id": names.run_id}
     if word == "failed":
         payload = {"state": word, **ids, "progress": min(progress, 99), "error": error}
-        return [Message(f"{state.id}/progress", "progress", payload)]
+        return [Message(f"{end}/progress", "progress", payload)]
+    done = {"state": word, **ids, "progress": 100, "error": ""}
     return [
-        Message(
-            f"{state.id}/progress",
-            "progress",
-            {"state": word, **ids, "progress": 100, "error": ""},
-        ),
-        Message(f"{state.id}/results", "results", {**ids, "results": results}),
+        Message(f"{end}/progress", "progress", done),
+        Message(f"{end}/results", "results", {**ids, "results": results}),
     ]
 
 

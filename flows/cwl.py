@@ -18,14 +18,14 @@ from blocks._home import output_folder as default_folder
 from blocks._home import private, run_folder
 from blocks._load import load
 from blocks.cwl import CwlConfig
-from blocks.errors import JobFailed
+from blocks.errors import ConfigError, JobFailed
 from flows import flow_hooks, guard, job_task
 from flows._run.guard import current
 from flows._run.keys import current_key
 from flows._run.process import PROCESS
 
 
-@flow(persist_result=True, result_serializer="json", **flow_hooks())
+@flow(**flow_hooks())
 @guard
 def cwl_job(
     workflow: str,
@@ -47,6 +47,9 @@ def run_cwl(
 ) -> dict[str, Any]:
     """Walk the document inside the current run."""
     # cwltool takes a third of a second to import, and only this kind of job needs it.
+    from cwltool.errors import WorkflowException
+    from schema_salad.exceptions import ValidationException
+
     from flows._cwl.load import job_order, runtime_context
     from flows._cwl.load import load as load_document
     from flows._cwl.log import cwltool_log
@@ -79,12 +82,15 @@ def run_cwl(
         abort=lambda: PROCESS.stop_all(run.root, run.id),
         on_skipped=lambda label: cwl_skipped.with_options(task_run_name=_literal(label))(label),
     )
+    context = runtime_context(work, target, on_error=config.on_error)
     with through_the_kernel(config), cwltool_log() as complaints:
-        outputs, status = walker.execute(
-            process, order, runtime_context(work, target, on_error=config.on_error)
-        )
+        try:
+            outputs, status = walker.execute(process, order, context)
+        except (WorkflowException, ValidationException) as error:
+            raise ConfigError(f"{workflow} cannot run with these inputs: {error}") from None
     if failures:
-        raise failures[0]
+        first = failures[0]
+        raise first if first.tail else JobFailed(first.name, first.why, list(complaints))
     if status != "success":
         raise JobFailed(Path(workflow).name, f"ended with {status}", list(complaints))
     shutil.rmtree(work, ignore_errors=True)

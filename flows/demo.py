@@ -19,7 +19,7 @@ from flows.spark import submit_spark
 FLIGHTS = Path(__file__).parent / "examples" / "flights"
 
 
-@flow(persist_result=True, result_serializer="json", **flow_hooks())
+@flow(**flow_hooks())
 @guard(parts=3)
 def demo(
     output_folder: str | None = None,

@@ -67,7 +67,7 @@ def run_notebook(
     }
 
 
-@flow(persist_result=True, result_serializer="json", **flow_hooks())
+@flow(**flow_hooks())
 @guard(parts=1)
 def notebook_job(
     notebook: str,

@@ -59,7 +59,7 @@ def submit_spark(
         return {**reported(folder / "result.json"), "application_id": events.application}
 
 
-@flow(persist_result=True, result_serializer="json", **flow_hooks())
+@flow(**flow_hooks())
 @guard(parts=1)
 def spark_job(app: str, args: list[str] | None = None, config: str = "default") -> dict[str, Any]:
     """Run the Spark application `app` with the SparkConfig block called `config`."""

@@ -66,7 +66,7 @@ def expected(client: SyncPrefectClient, tree: Tree) -> list[Message]:
         results = None
         if root.state.is_completed():
             results = to_jsonable_python(root.state.result(raise_on_failure=False), fallback=str)
-        messages += run_messages(called, root.state, progress=0, error="", results=results)
+        messages += run_messages(called, root.id, root.state, progress=0, error="", results=results)
     return messages
 
 
@@ -109,7 +109,7 @@ def judge(wanted: list[Message], heard: list[Heard]) -> Verdict:
 
 
 def _fixed(payload: Any) -> dict[str, Any]:
-    left_out = _NOT_COMPARED
+    left_out: tuple[str, ...] = _NOT_COMPARED
     if payload and payload.get("state") == "upstream_failed":
         left_out = (*left_out, "task_id")  # Prefect names a task run only when it starts
     return {name: value for name, value in (payload or {}).items() if name not in left_out}

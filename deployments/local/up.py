@@ -10,9 +10,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
-from blocks._home import home
+from blocks._home import home, write_private
 from blocks.errors import ConfigError, ServiceFailed
 from deployments.local import service
 from deployments.local.service import Service
@@ -168,8 +169,13 @@ def _worker(before: dict[str, Service], api_url: str) -> Service:
 
 
 def _deploy(api_url: str) -> None:
+    """`prefect deploy --all`, unless the server has them all just as they are here."""
     if not Path("prefect.yaml").is_file():
         _say(f"no prefect.yaml in {Path.cwd()}: nothing to deploy")
+        return
+    note = home() / "deployed"
+    fingerprint = _fingerprint(api_url)
+    if note.exists() and note.read_text() == fingerprint and _all_deployed():
         return
     done = subprocess.run(
         [*_PREFECT, "--no-prompt", "deploy", "--all"],
@@ -181,6 +187,24 @@ def _deploy(api_url: str) -> None:
     )
     if done.returncode:
         raise ServiceFailed(f"`prefect deploy --all` failed:\n{done.stdout}{done.stderr}")
+    write_private(note, fingerprint)
+
+
+def _fingerprint(api_url: str) -> str:
+    """What a deployment is made from: the server, this folder, prefect.yaml and the flows."""
+    digest = sha256(f"{api_url} {Path.cwd()}".encode())
+    for path in [Path("prefect.yaml"), *sorted(Path("flows").glob("*.py"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _all_deployed() -> bool:
+    import yaml
+    from prefect.client.orchestration import get_client
+
+    wanted = {d["name"] for d in yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]}
+    with get_client(sync_client=True) as client:
+        return wanted <= {deployment.name for deployment in client.read_deployments(limit=200)}
 
 
 def _await_worker(worker: Service) -> None:

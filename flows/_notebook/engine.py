@@ -1,6 +1,7 @@
 """papermill's engine with our manager: saved by rename, told cell by cell, never left `running`."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,9 @@ class Manager(NotebookExecutionManager):  # type: ignore[misc]  # papermill has 
         self._on_cell(cell_index or 0, len(self.nb.cells), first)
 
     def cell_complete(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
+        if sys.exc_info()[0] is not None:
+            # papermill calls this from `finally`: a cell that was cut off has not completed.
+            cell.metadata.papermill["status"] = self.FAILED
         super().cell_complete(cell, cell_index, **kwargs)
         self._on_cell((cell_index or 0) + 1, len(self.nb.cells), "")
 

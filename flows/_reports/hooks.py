@@ -28,7 +28,14 @@ from flows._run.progress import last_percent
 ERROR_LENGTH = 4000  # characters of a failure that a report carries
 
 
+# Not plain "json": Prefect takes a stored JSON object with a key `result` or `data` for a record of
+# its own and hands out that part alone.
+SERIALIZER = "compressed/json"
+
+
 class FlowHooks(TypedDict):
+    persist_result: bool
+    result_serializer: str
     on_completion: list[FlowStateHook[..., Any]]
     on_failure: list[FlowStateHook[..., Any]]
     on_cancellation: list[FlowStateHook[..., Any]]
@@ -42,8 +49,13 @@ class TaskHooks(TypedDict):
 
 
 def flow_hooks() -> FlowHooks:
-    """Hooks for `@flow(**flow_hooks())`: fresh lists, since Prefect keeps the list it is given."""
+    """For `@flow(**flow_hooks())`: what makes a flow report its end, and keep its result for that.
+
+    Fresh lists, since Prefect keeps the list it is given. A result must be JSON-able.
+    """
     return {
+        "persist_result": True,
+        "result_serializer": SERIALIZER,
         "on_completion": [report_run],
         "on_failure": [report_run],
         "on_cancellation": [report_run],
@@ -72,9 +84,10 @@ def report_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> No
             heard,
             run_messages(
                 heard.names,
+                flow_run.id,
                 state,
                 progress=run.progress.percent if run else last_percent(flow_run.id),
-                error="" if succeeded else (state.message or state.name or "")[:ERROR_LENGTH],
+                error="" if succeeded else _reason(state),
                 results=_result(state) if succeeded else None,
             ),
         )
@@ -126,6 +139,11 @@ def _report(
         )
     except Exception:
         get_logger("penstock").exception("a state of task %r could not be reported", name)
+
+
+def _reason(state: State[Any]) -> str:
+    cancelled = "cancelled" if state.type == Type.CANCELLING else None
+    return (state.message or cancelled or state.name or "")[:ERROR_LENGTH]
 
 
 def _result(state: State[Any]) -> Any:

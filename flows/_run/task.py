@@ -35,7 +35,7 @@ class JobTask(Task[..., Any]):
             _judged(fn),
             **{
                 "persist_result": True,
-                "result_serializer": "json",
+                "result_serializer": hooks.SERIALIZER,
                 "cache_key_fn": _cache_key,
                 "task_run_name": _run_name,
                 **_equipped(every),

