@@ -1,6 +1,7 @@
 """Where this installation keeps what it writes: one private folder."""
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -21,14 +22,20 @@ def output_folder(run_id: str) -> Path:
 
 def private(path: Path) -> Path:
     """Make `path` and what is above it; a folder made here is 0700."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.parent.exists():
+        private(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
     return path
 
 
-def write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str, mode: int = 0o600) -> None:
     """Write a 0600 file by rename: a reader sees the old text or the new one, never half."""
-    draft = path.with_name(path.name + ".new")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)
-    draft.replace(path)
+    fd, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+            os.fchmod(fd, mode)
+        os.replace(draft, path)
+    except BaseException:
+        os.unlink(draft)
+        raise

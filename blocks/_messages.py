@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from pydantic_core import to_jsonable_python
+
 from blocks.errors import NotVerified
 
 Route = Literal["progress", "status", "results"]
@@ -146,6 +148,11 @@ def run_messages(
     ]
 
 
+def plain(results: Any) -> Any:
+    """A run's result as JSON (RFC 8259) has it: no NaN, and text for what it does not know."""
+    return to_jsonable_python(results, inf_nan_mode="null", fallback=str)
+
+
 def encode(message: Message, sign: Callable[[Mapping[str, Any]], str] | None) -> bytes:
     """The request body: `{"payload": <JWT of the fields>}`, or the fields bare without `sign`."""
     payload = sign(message.payload) if sign else dict(message.payload)
@@ -160,7 +167,7 @@ def decode(
         raise NotVerified(f"a body of {len(body)} bytes is over the limit of {max_body}")
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotVerified(f"the body is no JSON: {error}") from None
     if not isinstance(document, dict) or set(document) != {"payload"}:
         raise NotVerified('the body is not {"payload": …}')

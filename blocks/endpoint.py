@@ -101,7 +101,7 @@ class ReportEndpoint(Block):
             self._client = httpx.Client(timeout=self.timeout, follow_redirects=False)
         try:
             answer = self._client.post(self.address(message.route), content=body, headers=headers)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             # Only the kind of the error: its text may hold a URL with a password.
             raise NotDelivered(f"no answer to {message.id}: {type(error).__name__}") from None
         if not answer.is_success:

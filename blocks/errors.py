@@ -34,6 +34,9 @@ class BlockMissing(ConfigError):
         )
         self.kind, self.name, self.saved = kind, name, saved
 
+    def __reduce__(self) -> tuple[type["BlockMissing"], tuple[str, str, list[str]]]:
+        return type(self), (self.kind, self.name, self.saved)
+
 
 class KeyUnusable(ConfigError):
     """A signing or verifying key that is missing or broken."""

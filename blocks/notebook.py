@@ -64,7 +64,7 @@ class NotebookConfig(EnvironmentFields, Block):
         }
         return Command(
             argv=[sys.executable, "-m", "flows._notebook.execute", str(folder / SPEC)],
-            environment=self.environment,
+            environment=dict(self.environment),
             pass_environment=self.pass_environment,
             secrets=self.environment_secrets(),
             files={SPEC: json.dumps(spec, ensure_ascii=False, indent=2)},

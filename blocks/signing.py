@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, model_validator
 
 from blocks.errors import ConfigError, KeyUnusable, NotVerified
 
+_JWT = jwt.PyJWT(options={"enforce_minimum_key_length": True})
 Algorithm = Literal["RS256", "ES256", "EdDSA"]
 
 
@@ -61,8 +63,8 @@ class SigningKey(Block):
         text = _pem(self.path, self.variable, self.pem)
         try:
             key = load_pem_private_key(text.encode(), password=None)
-            return jwt.encode(dict(payload), key, algorithm=self.algorithm)  # type: ignore[arg-type]
-        except (ValueError, TypeError, jwt.PyJWTError) as error:
+            return _JWT.encode(dict(payload), key, algorithm=self.algorithm)  # type: ignore[arg-type]
+        except (ValueError, TypeError, UnsupportedAlgorithm, jwt.PyJWTError) as error:
             # Only the kind of the error: its text may quote the key.
             raise KeyUnusable(
                 f"the signing key in {_source(self.path, self.variable)} is no private key "
@@ -103,7 +105,7 @@ class VerifyKey(Block):
         text = _pem(self.path, None, self.pem)
         try:
             key = load_pem_public_key(text.encode())
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise KeyUnusable(
                 f"{_source(self.path, None)} holds no public key as PEM ({type(error).__name__})"
             ) from None
@@ -114,7 +116,11 @@ class VerifyKey(Block):
                 algorithms=[self.algorithm],
                 options={"enforce_minimum_key_length": True},
             )
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except (jwt.InvalidKeyError, TypeError):
+            raise KeyUnusable(
+                f"{_source(self.path, None)} holds no public key for {self.algorithm}"
+            ) from None
+        except (jwt.PyJWTError, ValueError) as error:
             raise NotVerified(f"signature refused: {error}") from None
 
 

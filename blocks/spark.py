@@ -109,6 +109,8 @@ class SparkConfig(EnvironmentFields, Block):
         Options: Spark's "Submitting Applications" and "Configuration" pages.
         """
         self._check()
+        if app.startswith("-"):
+            raise ConfigError(f"app {app!r} would be read as an option: write ./{app}")
         secret = self._secret_conf()
         argv = [f"{spark_home}/bin/spark-submit", "--properties-file", str(folder / PROPERTIES)]
         if self.main_class:
@@ -155,6 +157,9 @@ class SparkConfig(EnvironmentFields, Block):
                     f"{option} has no meaning for master {self.master!r}: "
                     f"only for {', '.join(masters)}; take it out"
                 )
+        for name in ("spark.master", "spark.submit.deployMode"):
+            if name in self.conf or name in self._secret_conf():
+                raise ConfigError(f"conf holds {name}: use the field master or deploy_mode")
         if kind == "spark" and self.deploy_mode == "cluster" and self.secret_conf:
             raise ConfigError(
                 "secret_conf cannot be used in standalone cluster mode, where Spark puts every "
@@ -192,7 +197,7 @@ class SparkConfig(EnvironmentFields, Block):
 
     def _secret_conf(self) -> dict[str, str]:
         secret: dict[str, Any] = self.secret_conf.get_secret_value() if self.secret_conf else {}
-        return {name: str(value) for name, value in secret.items()}
+        return {name: _spelled(value) for name, value in secret.items()}
 
 
 def properties_text(properties: dict[str, str]) -> str:

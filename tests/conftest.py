@@ -70,10 +70,12 @@ class Installation:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
-    def run(self, deployment: str, parameters: dict[str, Any], **options: Any) -> "Done":
+    def run(
+        self, deployment: str, parameters: dict[str, Any], *words: str, **options: Any
+    ) -> "Done":
         """`penstock run`; what it wrote is in `last` then."""
         done = self.command(
-            "run", deployment, "--parameters", json.dumps(parameters), **options
+            "run", deployment, "--parameters", json.dumps(parameters), *words, **options
         )  # fmt: skip
         self.last = json.loads((self.home / "last-run.json").read_text())
         return done

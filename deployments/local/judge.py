@@ -11,13 +11,13 @@ from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State, TaskRun
-from pydantic_core import to_jsonable_python
 
 from blocks._messages import (
     Message,
     Names,
     crash_id,
     names,
+    plain,
     retry_id,
     run_messages,
     task_messages,
@@ -36,18 +36,20 @@ class Verdict:
     expected: list[Message]
     verified: list[Message] = field(default_factory=list)
     missing: list[Message] = field(default_factory=list)
+    unexplained: list[str] = field(default_factory=list)  # verified, but no state calls for them
     forged: int = 0
     progress_fell: bool = False
 
     @property
     def ok(self) -> bool:
-        return not (self.missing or self.forged or self.progress_fell)
+        return not (self.missing or self.unexplained or self.forged or self.progress_fell)
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "expected": len(self.expected),
             "verified": len(self.verified),
             "missing": [f"{m.id} {m.payload}" for m in self.missing],
+            "unexplained": self.unexplained,
             "forged": self.forged,
             "progress_fell": self.progress_fell,
         }
@@ -65,7 +67,7 @@ def expected(client: SyncPrefectClient, tree: Tree) -> list[Message]:
     if root.state is not None:
         results = None
         if root.state.is_completed():
-            results = to_jsonable_python(root.state.result(raise_on_failure=False), fallback=str)
+            results = plain(root.state.result(raise_on_failure=False))
         messages += run_messages(called, root.id, root.state, progress=0, error="", results=results)
     return messages
 
@@ -103,6 +105,7 @@ def judge(wanted: list[Message], heard: list[Heard]) -> Verdict:
         one = came.get(message.id)
         same = one and one.route == message.route and _fixed(one.payload) == _fixed(message.payload)
         (verdict.verified if same else verdict.missing).append(message)
+    verdict.unexplained = sorted(came.keys() - {message.id for message in wanted})
     steps = [one.payload["progress"] for one in came.values() if one.payload and _is_progress(one)]
     verdict.progress_fell = any(a > b for a, b in pairwise(steps))
     return verdict

@@ -17,9 +17,8 @@ from prefect.flows import FlowStateHook
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger, get_logger
 from prefect.tasks import StateHookCallable
-from pydantic_core import to_jsonable_python
 
-from blocks._messages import crash_id, retry_id, run_messages, task_messages
+from blocks._messages import crash_id, plain, retry_id, run_messages, task_messages
 from flows._reports.audience import audience
 from flows._reports.send import tell
 from flows._run.guard import known
@@ -88,7 +87,7 @@ def report_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> No
                 state,
                 progress=run.progress.percent if run else last_percent(flow_run.id),
                 error="" if succeeded else _reason(state),
-                results=_result(state) if succeeded else None,
+                results=plain(state.result(raise_on_failure=False)) if succeeded else None,
             ),
         )
     except Exception:
@@ -144,8 +143,3 @@ def _report(
 def _reason(state: State[Any]) -> str:
     cancelled = "cancelled" if state.type == Type.CANCELLING else None
     return (state.message or cancelled or state.name or "")[:ERROR_LENGTH]
-
-
-def _result(state: State[Any]) -> Any:
-    """A run's result as JSON-able data."""
-    return to_jsonable_python(state.result(raise_on_failure=False), fallback=str)

@@ -9,7 +9,11 @@ SHORTEST = 4  # a secret of three letters would blacken half the log, and is non
 def masker(secrets: Iterable[str]) -> Callable[[str], str]:
     """A function that replaces each of `secrets` in a text by ********."""
     # The longest first: one secret may be the beginning of another.
-    known = sorted({s for s in secrets if len(s) >= SHORTEST}, key=len, reverse=True)
+    known = sorted(
+        {line for s in secrets for line in (s, *s.splitlines()) if len(line) >= SHORTEST},
+        key=len,
+        reverse=True,
+    )
     if not known:
         return str
     pattern = re.compile("|".join(map(re.escape, known)))

@@ -37,12 +37,15 @@ class EventLog:
 
     def advance(self) -> bool:
         """Take in what is new; whether there was anything."""
-        path = next((p for p in sorted(self._folder.glob("*")) if p.is_file()), None)
+        path = next((p for p in sorted(self._folder.glob("[!.]*")) if p.is_file()), None)
         if path is None:
             return False
-        with path.open("rb") as file:
-            file.seek(self._offset)
-            data = file.read()
+        try:
+            with path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return False  # Spark has just renamed it, which it does at the end: look again
         self._offset += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:

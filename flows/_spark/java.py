@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 
@@ -61,11 +62,10 @@ for argument do
   shift
   [ "$argument" = --add-modules=jdk.incubator.vector ] || set -- "$@" "$argument"
 done
-exec '{real}/bin/java' "$@"
+exec {shlex.quote(str(real))}/bin/java "$@"
 """
-    if not shim.exists() or shim.read_text() != script:
-        write_private(shim, script)
-        shim.chmod(0o700)
+    if not os.access(shim, os.X_OK) or shim.read_text() != script:
+        write_private(shim, script, 0o700)
     return str(shim.parent.parent)
 
 

@@ -27,7 +27,9 @@ def test_the_blocks_variables_come_on_top_and_the_tools_win():
 
 
 def test_secret_and_passed_variables_are_the_blocks():
-    made = command(secret_environment={"DB": "hunter2"}, pass_environment=["AWS_PROFILE"])
+    made = command(
+        parallel=1, secret_environment={"DB": "hunter2"}, pass_environment=["AWS_PROFILE"]
+    )
     assert made.secrets == {"DB": "hunter2"}
     assert made.pass_environment == ["AWS_PROFILE"]
     assert made.environment == OF_THE_TOOL

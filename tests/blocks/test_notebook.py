@@ -50,12 +50,12 @@ def test_the_spec_of_a_block_left_as_it_is_holds_the_defaults():
 
 
 def test_the_spec_holds_every_setting():
-    made = command(Path("/out/r.html"), kernel="ir", hide_input=True, cell_timeout=60)
+    made = command(Path("/out/r.html"), kernel="ir", hide_input=True, cell_timeout=1)
     spec = json.loads(made.files["notebook.json"])
     assert spec["kernel"] == "ir"
     assert spec["html"] == "/out/r.html"
     assert spec["hide_input"] is True
-    assert spec["cell_timeout"] == 60
+    assert spec["cell_timeout"] == 1
 
 
 def test_the_environment_is_what_the_block_names_and_no_more():

@@ -5,9 +5,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.warnings import InsecureKeyLengthWarning
 
 from blocks import SigningKey, VerifyKey
 from blocks.errors import ConfigError, KeyUnusable, NotVerified
@@ -97,7 +99,7 @@ def test_a_verify_key_has_exactly_one_source(sources):
 @pytest.mark.parametrize("kind", [SigningKey, VerifyKey])
 def test_a_missing_file_is_named(kind, tmp_path):
     path = str(tmp_path / "none.pem")
-    assert path in unusable(kind(path=path))
+    assert unusable(kind(path=path)).endswith(f"{path} cannot be read: No such file or directory")
 
 
 def test_an_unset_variable_is_named(monkeypatch):
@@ -127,7 +129,9 @@ def broken(pem: str) -> dict[str, str]:
 @pytest.mark.parametrize("kind", ["path", "variable", "pem"])
 def test_a_broken_private_key_is_unusable_and_never_shown(how, kind, keys, tmp_path, monkeypatch):
     text = broken(keys["RS256"][0])[how]
-    unusable(SigningKey(**source(kind, text, tmp_path, monkeypatch)), text)
+    said = unusable(SigningKey(**source(kind, text, tmp_path, monkeypatch)), text)
+    named = {"path": str(tmp_path / "key.pem"), "variable": "$MY_KEY", "pem": "the block"}
+    assert named[kind] in said
 
 
 @pytest.mark.parametrize("how", ["words", "cut", "bare"])
@@ -179,7 +183,11 @@ def test_a_public_key_of_another_kind_than_the_algorithm_is_unusable(algorithm, 
 
 
 def test_a_key_too_short_for_any_verify_key_does_not_sign(keys):
-    private = keys["short"][0]
+    private, public = keys["short"]
+    with pytest.warns(InsecureKeyLengthWarning):
+        token = jwt.encode(CLAIMS, private, algorithm="RS256")
+    with pytest.raises((KeyUnusable, NotVerified)):
+        VerifyKey(pem=public).verify(token)
     unusable(SigningKey(pem=private), private)
 
 
