@@ -48,6 +48,8 @@ def run_cwl(
     """Walk the document inside the current run."""
     # cwltool takes a third of a second to import, and only this kind of job needs it.
     from cwltool.errors import WorkflowException
+    from cwltool.mutation import MutationManager
+    from cwltool.utils import visit_class
     from schema_salad.exceptions import ValidationException
 
     from flows._cwl.load import job_order, runtime_context
@@ -57,10 +59,6 @@ def run_cwl(
     from flows._cwl.walk import Walker
 
     run = current()
-    process = load_document(workflow)
-    order = job_order(process, inputs, base=Path.cwd())
-    target = private(Path(output).resolve() if output else default_folder(run.root))
-    work = private(run_folder(run.root) / f"cwl-{run.id[:8]}")
     failures: list[JobFailed] = []
 
     def run_job(label: str, job: Any, context: Any) -> tuple[dict[str, Any], str]:
@@ -79,13 +77,18 @@ def run_cwl(
         parallel=config.parallel,
         on_plan=run.progress.plan,
         on_share=run.progress.set,
-        abort=lambda: PROCESS.stop_all(run.root, run.id),
         on_skipped=lambda label: cwl_skipped.with_options(task_run_name=_literal(label))(label),
+        abort=lambda: PROCESS.stop_all(run.root, run.id),
     )
-    context = runtime_context(work, target, on_error=config.on_error)
     with through_the_kernel(config), cwltool_log() as complaints:
+        process = load_document(workflow)
+        order = job_order(process, inputs, base=Path.cwd())
+        target = private(Path(output).resolve() if output else default_folder(run.root))
+        work = private(run_folder(run.root) / f"cwl-{run.id[:8]}")
         try:
-            outputs, status = walker.execute(process, order, context)
+            outputs, status = walker.execute(
+                process, order, runtime_context(work, target, on_error=config.on_error)
+            )
         except (WorkflowException, ValidationException) as error:
             raise ConfigError(f"{workflow} cannot run with these inputs: {error}") from None
     if failures:
@@ -94,6 +97,7 @@ def run_cwl(
     if status != "success":
         raise JobFailed(Path(workflow).name, f"ended with {status}", list(complaints))
     shutil.rmtree(work, ignore_errors=True)
+    visit_class(outputs, ("File", "Directory"), MutationManager().unset_generation)
     plain: dict[str, Any] = _plain(outputs)
     return plain
 

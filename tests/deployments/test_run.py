@@ -1,8 +1,12 @@
 """`penstock run` judges: a report that was changed, lost or signed by another makes it fail."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,6 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from blocks import ReportEndpoint, SigningKey
 from blocks._load import load
+from deployments.local.runs import left_alive
+
+CHECKOUT = Path(__file__).parent.parent.parent
 
 ECHO = (
     "{cwlVersion: v1.2, class: CommandLineTool, inputs: [], baseCommand: [echo, hello], "
@@ -139,6 +146,34 @@ def test_a_broken_key_sends_nothing_and_the_run_is_not_failed_by_it(
     assert done.code == 1
     assert installation.last["state"] == "Completed"
     assert list(installation.store.read(since)) == []
+
+
+def test_ctrl_c_cancels_the_run_and_leaves_what_was_up(installation, api, tmp_path, eventually):
+    tree = Path(__file__).parent.parent / "programs" / "tree.py"
+    (tmp_path / "long.cwl").write_text(
+        "{cwlVersion: v1.2, class: CommandLineTool, inputs: [], outputs: [], "
+        f"baseCommand: [python3, {tree}]}}"
+    )
+    parameters = json.dumps({"workflow": str(tmp_path / "long.cwl")})
+    command = subprocess.Popen(
+        [sys.executable, "-m", "deployments", "run", "cwl", "--parameters", parameters],
+        cwd=CHECKOUT,
+        env=installation.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in command.stdout:
+        if "tool" in line and "Running" in line:
+            break
+    command.send_signal(signal.SIGINT)
+    out, _ = command.communicate(timeout=60)
+    assert command.returncode == 130
+    assert "cancelling the run" in out
+    run = max(api.read_flow_runs(), key=lambda run: run.created)
+    assert run.state.is_cancelled()
+    eventually(lambda: not left_alive(run.id, set()), seconds=15)
+    assert installation.command("status", "--quiet").code == 0
 
 
 @pytest.mark.parametrize(

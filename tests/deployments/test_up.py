@@ -109,6 +109,28 @@ def test_a_server_that_does_not_answer_is_said_before_anything_is_left(tmp_path)
     assert json.loads((tmp_path / "services.json").read_text()) == {}
 
 
+def test_another_server_can_be_named_and_is_not_stopped(installation, tmp_path):
+    environment = {**installation.environment, "PENSTOCK_HOME": str(tmp_path)}
+
+    def penstock(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "deployments", *words],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert f"using the server {installation.api_url}" in penstock(
+        "up", "--server", installation.api_url
+    )
+    assert set(json.loads((tmp_path / "services.json").read_text())) == {"listener", "worker"}
+    assert "stopped the worker" in penstock("down", "--kill")
+    assert "nothing of this checkout is up" in penstock("down")
+    assert installation.command("status", "--quiet").code == 0
+
+
 def test_an_interrupted_start_ends_what_it_started(tmp_path, eventually):
     environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")}
     up = subprocess.Popen(

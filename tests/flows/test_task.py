@@ -265,6 +265,31 @@ def test_names_on_the_wire_are_the_callers_when_he_gave_some(api, installation):
     assert len(heard) == 5
 
 
+def test_an_async_flow_is_guarded_too(api, installation):
+    import asyncio
+
+    found = []
+
+    @job_task
+    def works():
+        with scratch() as folder:
+            carry(Command(["sleep", "600"]), folder=folder, name="sleep")
+
+    @flow(**flow_hooks())
+    @guard
+    async def asynchronous():
+        works.submit()
+        while not found:
+            found.extend(r for r in record.of_run(current().root) if r.pid)
+            await asyncio.sleep(0.05)  # the task's thread sends us no event
+        raise RuntimeError("while the program runs")
+
+    with pytest.raises(RuntimeError):
+        asyncio.run(asynchronous())
+    assert not living(found[0])
+    assert words(installation, found[0].root) == [("works", "running"), ("works", "failed")]
+
+
 def test_map_is_refused_because_its_runs_would_have_no_key(api):
     @job_task
     def work(n):
