@@ -78,7 +78,7 @@ def run_cwl(
         on_plan=run.progress.plan,
         on_share=run.progress.set,
         on_skipped=lambda label: cwl_skipped.with_options(task_run_name=_literal(label))(label),
-        abort=lambda: PROCESS.stop_all(run.root, run.id),
+        abort=lambda: PROCESS.stop_all(run.id),
     )
     with through_the_kernel(config), cwltool_log() as complaints:
         process = load_document(workflow)

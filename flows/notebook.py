@@ -16,9 +16,8 @@ from blocks._load import load
 from blocks.errors import ConfigError
 from blocks.notebook import NotebookConfig
 from flows import flow_hooks, guard, job_task
-from flows._run.carry import carry, reported, scratch
+from flows._run.carry import carry, reported, scratch, task_progress
 from flows._run.guard import current
-from flows._run.progress import task_progress
 
 
 @job_task

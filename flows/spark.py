@@ -15,8 +15,7 @@ from blocks._load import load
 from blocks.errors import ConfigError
 from blocks.spark import EVENT_LOG, SparkConfig
 from flows import flow_hooks, guard, job_task
-from flows._run.carry import carry, reported, scratch
-from flows._run.progress import task_progress
+from flows._run.carry import carry, reported, scratch, task_progress
 from flows._spark.events import EventLog
 from flows._spark.java import find_java, spark_home
 

@@ -1,6 +1,7 @@
 """Carry one command from start to end: files, start, log, progress, failure, clean-up."""
 
 import json
+import math
 import shutil
 import tempfile
 from collections import deque
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
 
 from blocks._command import Command
@@ -20,6 +22,7 @@ from flows._run.job import Job, Outcome, Place
 from flows._run.keys import current_key
 from flows._run.mask import masker
 from flows._run.process import PROCESS
+from flows._run.progress import Published
 
 TAIL = 20  # how many of a program's last lines an error shows
 
@@ -48,6 +51,24 @@ def reported(path: Path) -> dict[str, Any]:
     if not isinstance(result, dict):
         raise JobFailed("the program", f"wrote a {type(result).__name__} as result, not an object")
     return result
+
+
+def task_progress(about: str) -> Callable[[float], None]:
+    """For the running task: a function that takes the share done (0..1) and tells run and UI."""
+    run, key, context = current(), current_key(), TaskRunContext.get()
+    artifact = None
+    if context and context.task_run.flow_run_id:
+        artifact = Published(context.task_run.flow_run_id, context.task_run.id, about)
+    best = 0.0
+
+    def tell(share: float) -> None:
+        nonlocal best
+        best = max(best, min(1.0, share))
+        run.progress.set(key, best)
+        if artifact:
+            artifact.show(math.floor(100 * best), now=best == 1.0)
+
+    return tell
 
 
 def carry(

@@ -107,6 +107,6 @@ def running(parts: int | None = None) -> Iterator[Run]:
             above.progress.set(run_id, 1.0)
     finally:
         _current.reset(token)
-        PROCESS.stop_all(run.root, run.id)
+        PROCESS.stop_all(run.id)
         if above is None:
             PROCESS.close()

@@ -12,6 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
+from dataclasses import asdict
 from functools import cache
 from json import loads
 from pathlib import Path
@@ -37,12 +39,14 @@ class ProcessPlace:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._shim: ShimClient | None = None
-        self._names: dict[str, tuple[ShimClient, str]] = {}  # mark → the shim's name for it
+        self._mine: dict[
+            str, tuple[ShimClient, str, Record]
+        ] = {}  # by mark; the shim's name for it
 
     def start(self, job: Job) -> Record:
         before = records.latest(job.root, job.key)
         if before and before.judged != "failed":
-            if self._owned(before) or (before.outcome and Outcome(**before.outcome).ok):
+            if before.mark in self._mine:
                 return before
             before = self.stop(before)  # another engine's: it is dead or dying, and so is its job
         generation = before.generation + 1 if before else 1
@@ -85,8 +89,9 @@ class ProcessPlace:
             records.gone(record, None)
             records.judge(job.root, job.key, "failed")
             raise JobFailed(record.program, f"could not be started: {error}")
-        self._names[record.mark] = (shim, name)
-        return records.amend(record, pid=answer["pid"], start=answer["start"])
+        record = records.amend(record, pid=answer["pid"], start=answer["start"])
+        self._mine[record.mark] = (shim, name, record)
+        return record
 
     def find(self, root: str, key: str) -> Record | None:
         return records.latest(root, key)
@@ -104,13 +109,12 @@ class ProcessPlace:
         return Outcome(**end)
 
     def stop(self, record: Record) -> Record:
-        if self._owned(record):
-            shim, name = self._names[record.mark]
-            shim.stop(name, record.grace)
-            end: dict[str, Any] | None = shim.ended(name).result()
+        if record.mark in self._mine:
+            self._ask_to_stop(record)
         else:
             _stop_from_record(record)
-            end = _exit_file(record) or Outcome(code=None, stopped=True).__dict__
+        while (end := self._end(record, TICK)) is None:
+            continue
         return records.gone(record, end)
 
     def logs(self, record: Record) -> Iterator[str]:
@@ -119,19 +123,17 @@ class ProcessPlace:
             with path.open(errors="replace") as file:
                 yield from (line.rstrip("\n") for line in file)
 
-    def stop_all(self, root: str, run_id: str) -> None:
+    def stop_all(self, run_id: str) -> None:
         """Stop every job that a run of this engine started, all at once: the guard's last act."""
         running = [
-            (shim, name, mark.rpartition("#")[0])
-            for mark, (shim, name) in list(self._names.items())
+            record
+            for mark, (shim, name, record) in list(self._mine.items())
             if mark.startswith(f"{run_id}/") and not shim.ended(name).done()
         ]
-        for shim, name, _ in running:
-            shim.stop(name, grace=2.0)
-        for shim, name, key in running:
-            end = shim.ended(name).result()
-            if (record := records.latest(root, key)) and not record.gone_at:
-                records.gone(record, end)
+        for record in running:
+            self._ask_to_stop(record)
+        for record in running:
+            self.stop(record)
 
     def close(self) -> None:
         """End the shim, and whatever is still below it."""
@@ -139,26 +141,30 @@ class ProcessPlace:
             if self._shim:
                 self._shim.close()
             self._shim = None
-            self._names.clear()
+            self._mine.clear()
 
-    def _owned(self, record: Record) -> bool:
-        return record.mark in self._names
+    def _ask_to_stop(self, record: Record) -> None:
+        shim, name, _ = self._mine[record.mark]
+        with suppress(JobFailed):  # the shim is gone: _end sees to what it left
+            shim.stop(name, record.grace)
 
     def _end(self, record: Record, patience: float) -> dict[str, Any] | None:
         """How the job ended, or None if it has not within `patience` seconds."""
-        if self._owned(record):
-            shim, name = self._names[record.mark]
+        if record.mark in self._mine:
+            shim, name, _ = self._mine[record.mark]
             try:
                 return shim.ended(name).result(timeout=patience)
             except NotYet:
                 return None
-        if end := _exit_file(record):
-            return end
-        if not _shim_lives(record):
-            # Read once more: the shim writes the file just before it ends.
-            return _exit_file(record) or Outcome(code=None).__dict__
-        time.sleep(patience)  # another process's child: its end is seen in a file, not as an event
-        return None
+            except JobFailed:
+                del self._mine[record.mark]  # somebody killed the shim
+        end = _exit_file(record)
+        if end is None and not _shim_lives(record):
+            _stop_from_record(record)  # nobody else will
+            end = _exit_file(record) or asdict(Outcome(code=None))
+        if end is None:
+            time.sleep(patience)  # another process's child: its end is a file, not an event
+        return end
 
 
 class _Follower:

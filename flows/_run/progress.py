@@ -12,7 +12,6 @@ from uuid import UUID
 
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
 
 from flows._run.api import api
@@ -97,29 +96,6 @@ class Published:
             else:
                 api().update_artifact(self._artifact, ArtifactUpdate(data=float(percent)))
             self._shown, self._at = percent, time.monotonic()
-
-
-def task_progress(about: str) -> Callable[[float], None]:
-    """For the running task: a function that takes its share done and tells run and UI."""
-    from flows._run.guard import current
-    from flows._run.keys import current_key
-
-    run, key, context = current(), current_key(), TaskRunContext.get()
-    artifact = (
-        Published(context.task_run.flow_run_id, context.task_run.id, about)
-        if context and context.task_run.flow_run_id
-        else None
-    )
-    best = 0.0
-
-    def tell(share: float) -> None:
-        nonlocal best
-        best = max(best, min(1.0, share))
-        run.progress.set(key, best)
-        if artifact:
-            artifact.show(math.floor(100 * best), now=best == 1.0)
-
-    return tell
 
 
 def run_artifact() -> Callable[[int], None] | None:

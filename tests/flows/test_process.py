@@ -249,3 +249,14 @@ def test_the_program_dies_with_the_shim_too(engine, eventually):
     _, (program, shim, _) = engine("sh", "-c", "echo 1; sleep 600")
     os.kill(shim, signal.SIGKILL)
     eventually(lambda: not alive([program]), seconds=5)
+
+
+def test_an_engine_whose_shim_is_killed_is_told_and_can_go_on(place):
+    record = place.start(shell("setsid sleep 600 & echo $!; exec sleep 600", grace=0.3))
+    pids = tree_pids(place, record)
+    os.kill(record.shim_pid, signal.SIGKILL)
+    outcome = place.watch(record)
+    assert (outcome.code, outcome.ok) == (None, False)
+    assert "nobody saw its end" in outcome.why()
+    assert not alive(pids)
+    assert place.watch(place.start(shell("exit 0", key="run/next/0"))).ok
