@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from prefect import flow
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import StateType
 
 from blocks._command import Command
@@ -366,9 +367,8 @@ def test_a_failure_shows_exit_code_and_last_lines_with_secrets_masked(api, event
     assert "token=********" in state.message
     assert "in-a-file=********" in state.message
     run_id = state.state_details.flow_run_id
-    logs = eventually(lambda: [
-        log.message
-        for log in api.read_logs()
-        if log.flow_run_id == run_id and "token" in log.message
-    ])  # fmt: skip
+    of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
+    logs = eventually(
+        lambda: [log.message for log in api.read_logs(of_run) if "token" in log.message]
+    )
     assert not any("s3cr3t-value" in line or "hunter2" in line for line in logs)
