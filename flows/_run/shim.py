@@ -31,7 +31,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from flows._run.procfs import descendants, in_session, marked, signal_all, start_ticks
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_CHILD_SUBREAPER = 36
 MARK = "PENSTOCK_JOB"
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL unless a request says otherwise
 
@@ -68,8 +68,9 @@ class Shim:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._close)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for ours_to_ignore in (signal.SIGINT, signal.SIGHUP):
+            # Not SIG_IGN: what is ignored here would be ignored by every program, too.
+            signal.signal(ours_to_ignore, lambda *_: None)
         poll = select.poll()
         poll.register(self.engine, select.POLLIN)
         poll.register(wake_read, select.POLLIN)
@@ -124,7 +125,6 @@ class Shim:
                 stdout=files[1],
                 stderr=files[2],
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread
             )
         except (OSError, ValueError) as error:
             self._tell({"id": request["id"], "error": str(error)})
@@ -235,18 +235,8 @@ class Shim:
             self._report(program)
 
 
-def _die_with_parent() -> None:
-    """In the child, before exec: should the shim itself be killed, the program dies too."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
 def main() -> None:
-    if LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         sys.exit("this kernel has no sub-reapers (Linux 3.4 or newer is needed)")
     os.chdir("/")
     Shim(socket.socket(fileno=int(sys.argv[1]))).run()

@@ -147,6 +147,14 @@ def test_a_program_never_holds_a_descriptor_of_the_engine(place):
     assert {t for t in targets if not t.startswith("/proc/")} == {"/dev/null", log}
 
 
+def test_a_program_starts_with_the_signals_of_any_other(place):
+    code = "import signal as s; print(s.getsignal(s.SIGINT) is s.default_int_handler,"
+    code += " s.getsignal(s.SIGHUP) == s.SIG_DFL, s.getsignal(s.SIGTERM) == s.SIG_DFL)"
+    lines: list[str] = []
+    place.watch(place.start(job(sys.executable, "-c", code)), lines.append)
+    assert lines == ["True True True"]
+
+
 def test_hundreds_of_programs_at_once_all_end_as_they_did(place):
     started = [place.start(shell(f"exit {n % 7}", key=f"run/many/{n}")) for n in range(200)]
     assert [place.watch(r).code for r in started] == [n % 7 for n in range(200)]
