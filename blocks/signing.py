@@ -63,7 +63,11 @@ class SigningKey(Block):
         text = _pem(self.path, self.variable, self.pem)
         try:
             key = load_pem_private_key(text.encode(), password=None)
-            return _JWT.encode(dict(payload), key, algorithm=self.algorithm)  # type: ignore[arg-type]
+            return _JWT.encode(
+                dict(payload),
+                key,  # type: ignore[arg-type]  # PyJWT checks the kind of key itself
+                algorithm=self.algorithm,
+            )
         except (ValueError, TypeError, UnsupportedAlgorithm, jwt.PyJWTError) as error:
             # Only the kind of the error: its text may quote the key.
             raise KeyUnusable(

@@ -87,6 +87,14 @@ class Installation:
     def heard(self, run_id: str) -> list[Heard]:
         return [h for h in self.store.read() if h.payload and h.payload["run_id"] == run_id]
 
+    def told(self, run_id: object, route: str = "status") -> list[dict[str, Any]]:
+        """The fields of what the listener verified about a run, in order."""
+        return [h.payload for h in self.heard(str(run_id)) if h.route == route and h.payload]
+
+    def words(self, run_id: object) -> list[tuple[str, str]]:
+        """The states of a run's tasks as they were told: (task_id, state)."""
+        return [(fields["task_id"], fields["state"]) for fields in self.told(run_id)]
+
 
 @dataclass
 class Done:

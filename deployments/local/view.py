@@ -61,7 +61,7 @@ def _table(tree: Tree) -> Table:
         ("%", "right"),
         ("time", "right"),
     ):
-        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]  # the literals above
     table.add_row(f"[bold]{tree.root.name}[/]", *_cells(tree, tree.root))
     for task in tree.tasks:
         table.add_row(f"  {task.name}", *_cells(tree, task))

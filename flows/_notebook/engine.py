@@ -67,7 +67,7 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # papermill has no types
     """papermill's nbclient engine under our manager."""
 
     @classmethod
-    def execute_notebook(  # type: ignore[no-untyped-def]
+    def execute_notebook(  # type: ignore[no-untyped-def]  # papermill's own signature
         cls, nb, kernel_name, output_path=None, on_cell=None, **kwargs
     ):
         for option in ("progress_bar", "autosave_cell_every"):

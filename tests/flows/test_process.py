@@ -27,7 +27,7 @@ def place(tmp_path, monkeypatch) -> Iterator[ProcessPlace]:
     place.close()
 
 
-def job(*argv: str, key: str = "run/work/0", **options) -> Job:
+def job(*argv: str, key: str = "run/sort/0", **options) -> Job:
     environment = {"PATH": os.environ["PATH"]}
     return Job(key, list(argv), environment, cwd=Path.cwd(), root="run", **options)
 
@@ -88,11 +88,11 @@ def test_a_program_that_is_not_there_is_one_clear_error(place):
 
 def test_the_record_is_written_before_anything_waits_and_holds_the_outcome_after(place):
     record = place.start(shell("exit 0"))
-    on_disk = records.latest("run", "run/work/0")
+    on_disk = records.latest("run", "run/sort/0")
     assert on_disk == record
     assert record.pid
     place.watch(record)
-    ended = records.latest("run", "run/work/0")
+    ended = records.latest("run", "run/sort/0")
     assert ended.outcome["code"] == 0
     assert ended.gone_at
 
@@ -107,7 +107,7 @@ def test_only_a_judged_failure_raises_the_generation(place):
     first = place.start(shell("exit 1"))
     place.watch(first)
     assert place.start(shell("exit 1")).generation == 1
-    records.judge("run", "run/work/0", "failed")
+    records.judge("run", "run/sort/0", "failed")
     second = place.start(shell("exit 0"))
     assert second.generation == 2
     assert place.watch(second).ok
@@ -169,7 +169,7 @@ from flows._run.job import Job
 from flows._run.process import PROCESS
 argv = sys.argv[1:]
 import os
-job = Job("run/work/0", argv, {"PATH": os.environ["PATH"]}, cwd=Path.cwd(), root="run", grace=0.3)
+job = Job("run/sort/0", argv, {"PATH": os.environ["PATH"]}, cwd=Path.cwd(), root="run", grace=0.3)
 record = PROCESS.start(job)
 print(record.pid, record.shim_pid, flush=True)
 PROCESS.watch(record, lambda line: print(line, flush=True))
@@ -180,7 +180,7 @@ import json, sys
 from dataclasses import asdict
 from flows._run.job import Outcome
 from flows._run.process import PROCESS
-record = PROCESS.find("run", "run/work/0")
+record = PROCESS.find("run", "run/sort/0")
 if sys.argv[1] == "stop":
     record = PROCESS.stop(record)
     print(json.dumps([record.outcome, record.gone_at]))

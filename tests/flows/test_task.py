@@ -1,33 +1,17 @@
 """`job_task` and `guard` on a real server: keys, retries, crashes, progress, and what is told."""
 
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 from prefect import flow
-from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
-from prefect.client.schemas.objects import StateType
 
-from blocks._command import Command
-from blocks.errors import ConfigError, JobFailed
+from blocks.errors import ConfigError
 from flows import flow_hooks, guard, job_task
-from flows._run import record
-from flows._run.carry import carry, scratch
 from flows._run.guard import current, known
 from flows._run.keys import current_key
-from flows._run.process import living
 
 TREE = Path(__file__).parent.parent / "programs" / "tree.py"
-
-
-def told(installation, run_id, route="status"):
-    """What the listener verified about a run, in order."""
-    return [heard.payload for heard in installation.heard(str(run_id)) if heard.route == route]
-
-
-def words(installation, run_id):
-    return [(p["task_id"], p["state"]) for p in told(installation, run_id)]
 
 
 def test_the_key_is_run_name_and_order_of_submission_the_same_at_every_try(api):
@@ -35,7 +19,7 @@ def test_the_key_is_run_name_and_order_of_submission_the_same_at_every_try(api):
     gate = threading.Event()
 
     @job_task(retries=1)
-    def work(what):
+    def sort(what):
         seen[what].append(current_key())
         if what == "slow":
             gate.wait(10)
@@ -47,12 +31,12 @@ def test_the_key_is_run_name_and_order_of_submission_the_same_at_every_try(api):
     @flow(**flow_hooks())
     @guard
     def keyed():
-        futures = [work.submit("slow"), work.submit("quick")]
+        futures = [sort.submit("slow"), sort.submit("quick")]
         return current().id, [future.result() for future in futures]
 
     run_id, results = keyed()
     assert results == ["slow", "quick"]
-    assert seen == {"slow": [f"{run_id}/work/0"] * 2, "quick": [f"{run_id}/work/1"] * 2}
+    assert seen == {"slow": [f"{run_id}/sort/0"] * 2, "quick": [f"{run_id}/sort/1"] * 2}
 
 
 def test_a_task_may_name_its_own_key_and_its_runs_are_named_alike(api, installation):
@@ -67,7 +51,7 @@ def test_a_task_may_name_its_own_key_and_its_runs_are_named_alike(api, installat
 
     run_id, oslo, rome = named()
     assert (oslo, rome) == (f"{run_id}/fetch/oslo", f"{run_id}/fetch/rome")
-    assert {task for task, _ in words(installation, run_id)} == {"fetch-oslo", "fetch-rome"}
+    assert {task for task, _ in installation.words(run_id)} == {"fetch-oslo", "fetch-rome"}
 
 
 def test_a_finished_task_of_a_retried_flow_is_not_run_again(api):
@@ -117,7 +101,7 @@ def test_every_state_of_a_task_is_told_once(api, installation):
 
     state = states(return_state=True)
     run_id = state.state_details.flow_run_id
-    assert words(installation, run_id) == [
+    assert installation.words(run_id) == [
         ("flaky", "running"),
         ("flaky", "up_for_retry"),
         ("flaky", "success"),
@@ -132,7 +116,7 @@ def test_a_retry_with_a_delay_is_told_when_the_attempt_fails(api, installation):
 
     @job_task(retries=1, retry_delay_seconds=1)
     def later():
-        moments.append([word for _, word in words(installation, current().id)])
+        moments.append([word for _, word in installation.words(current().id)])
         if len(moments) == 1:
             raise ValueError("no")
 
@@ -144,7 +128,7 @@ def test_a_retry_with_a_delay_is_told_when_the_attempt_fails(api, installation):
 
     run_id = patient()
     assert moments == [["running"], ["running", "up_for_retry"]]
-    assert [word for _, word in words(installation, run_id)] == [
+    assert [word for _, word in installation.words(run_id)] == [
         "running",
         "up_for_retry",
         "success",
@@ -176,44 +160,7 @@ def test_options_changed_later_keep_hooks_key_and_retry_condition(api, installat
     run_id, key = changed_options()
     assert key == f"{run_id}/renamed/mine"
     assert extra == ["tried", "theirs"]
-    assert [w for _, w in words(installation, run_id)] == ["running", "up_for_retry", "success"]
-
-
-def test_a_dying_task_is_told_and_what_it_started_is_gone(api, installation):
-    started = []
-
-    @job_task
-    def dies():
-        with scratch() as folder:
-            carry(
-                Command([sys.executable, str(TREE)]),
-                folder=folder,
-                name="tree",
-                on_tick=die_when_up,
-            )
-
-    def die_when_up():
-        found = record.latest(current().root, current_key())
-        if found and len(living(found)) == 2:
-            started.append(found)
-            raise SystemExit(3)
-
-    @flow(**flow_hooks())
-    @guard
-    def crashing():
-        dies()
-
-    with pytest.raises(SystemExit):
-        crashing()
-    (found,) = started
-    assert not living(found)
-    runs = api.read_flow_runs()
-    run = next(r for r in runs if str(r.id) == found.root)
-    assert run.state.type == StateType.CRASHED
-    assert words(installation, run.id) == [("dies", "running"), ("dies", "failed")]
-    (end,) = told(installation, run.id, "progress")
-    assert end["state"] == "failed"
-    assert end["error"]
+    assert [w for _, w in installation.words(run_id)] == ["running", "up_for_retry", "success"]
 
 
 def test_progress_counts_parts_and_children_and_never_falls(api, installation):
@@ -236,12 +183,12 @@ def test_progress_counts_parts_and_children_and_never_falls(api, installation):
         return {"run": current().id}
 
     run_id = parent()["run"]
-    assert [p["progress"] for p in told(installation, run_id, "progress")] == [33, 99, 100]
+    assert [p["progress"] for p in installation.told(run_id, "progress")] == [33, 99, 100]
     assert known(run_id).progress.percent == 99
-    assert [p["results"] for p in told(installation, run_id, "results")] == [{"run": run_id}]
+    assert [p["results"] for p in installation.told(run_id, "results")] == [{"run": run_id}]
     # A child's tasks are told under their root; its own end is not.
-    assert len(told(installation, run_id)) == 8
-    assert {p["dag_id"] for p in told(installation, run_id)} == {"parent"}
+    assert len(installation.told(run_id)) == 8
+    assert {p["dag_id"] for p in installation.told(run_id)} == {"parent"}
 
 
 def test_names_on_the_wire_are_the_callers_when_he_gave_some(api, installation):
@@ -266,31 +213,6 @@ def test_names_on_the_wire_are_the_callers_when_he_gave_some(api, installation):
     assert len(heard) == 5
 
 
-def test_an_async_flow_is_guarded_too(api, installation):
-    import asyncio
-
-    found = []
-
-    @job_task
-    def works():
-        with scratch() as folder:
-            carry(Command(["sleep", "600"]), folder=folder, name="sleep")
-
-    @flow(**flow_hooks())
-    @guard
-    async def asynchronous():
-        works.submit()
-        while not found:
-            found.extend(r for r in record.of_run(current().root) if r.pid)
-            await asyncio.sleep(0.05)  # the task's thread sends us no event
-        raise RuntimeError("while the program runs")
-
-    with pytest.raises(RuntimeError):
-        asyncio.run(asynchronous())
-    assert not living(found[0])
-    assert words(installation, found[0].root) == [("works", "running"), ("works", "failed")]
-
-
 def test_map_is_refused_because_its_runs_would_have_no_key(api):
     @job_task
     def work(n):
@@ -312,63 +234,3 @@ def test_outside_a_guarded_flow_a_task_says_what_is_missing():
 
     with pytest.raises(ConfigError, match="put @guard between @flow"):
         work()
-
-
-def test_a_child_sees_the_allowed_environment_and_nothing_else(api, monkeypatch):
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-for-children")
-    monkeypatch.setenv("NAMED_BY_THE_BLOCK", "yes")
-    lines: list[str] = []
-
-    @job_task
-    def show():
-        command = Command(
-            [sys.executable, "-c", "import os, sys; [print(k) for k in os.environ]; sys.exit(1)"],
-            environment={"SET": "1"},
-            pass_environment=["NAMED_BY_THE_BLOCK", "NOT_THERE"],
-        )
-        with scratch() as folder:
-            try:
-                carry(command, folder=folder, name="show")
-            except JobFailed as error:
-                lines.extend(error.tail)
-
-    @flow(**flow_hooks())
-    @guard
-    def environment():
-        show()
-
-    environment()
-    allowed = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"}
-    allowed |= {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"}
-    named = {"SET", "NAMED_BY_THE_BLOCK", "PENSTOCK_RUN", "PENSTOCK_JOB"}
-    seen = {line for line in lines if not line.startswith("LC_")}
-    assert named <= seen
-    assert seen <= allowed | named
-
-
-def test_a_failure_shows_exit_code_and_last_lines_with_secrets_masked(api, eventually):
-    @job_task
-    def leaks():
-        command = Command(
-            ["sh", "-c", "echo first; echo token=$TOKEN; echo in-a-file=hunter2; exit 7"],
-            secrets={"TOKEN": "s3cr3t-value"},
-            masked=["hunter2"],
-        )
-        with scratch() as folder:
-            carry(command, folder=folder, name="the leaky program")
-
-    @flow(**flow_hooks())
-    @guard
-    def leaking():
-        leaks()
-
-    state = leaking(return_state=True)
-    assert "the leaky program exited with 7" in state.message
-    assert "token=********" in state.message
-    assert "in-a-file=********" in state.message
-    run_id = state.state_details.flow_run_id
-    of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
-    logs = eventually(
-        lambda: [log.message for log in api.read_logs(of_run) if "token" in log.message]
-    )
-    assert not any("s3cr3t-value" in line or "hunter2" in line for line in logs)
