@@ -41,6 +41,8 @@ def show(tree: Tree, verdict: Verdict, last: dict[str, Any], page: str) -> None:
     console.print(_reports(verdict))
     for message in verdict.missing:
         console.print(f"[red]missing:[/] {message.route} {dict(message.payload)}", markup=True)
+    for message_id in verdict.unexplained:
+        console.print(f"[red]no state calls for:[/] {message_id}")
     if verdict.forged:
         console.print(f"[red]{verdict.forged} message(s) did not pass verification[/]")
     if verdict.progress_fell:

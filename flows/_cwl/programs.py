@@ -5,7 +5,6 @@ one function for that is replaced by ours while a workflow runs.
 """
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -24,7 +23,7 @@ from blocks._command import Command
 from blocks.cwl import CwlConfig
 from blocks.errors import ConfigError
 from flows._run import tether
-from flows._run.environment import environment
+from flows._run.environment import environment, named
 from flows._run.guard import current
 from flows._run.job import Job, Outcome
 from flows._run.keys import current_key
@@ -77,7 +76,7 @@ def _popen(config: CwlConfig) -> Callable[..., int]:
                 key=key,
                 argv=command.argv,
                 # CWL gives a tool a clean environment: what cwltool made, and what the block names.
-                environment={**_named(command), **command.environment, **command.secrets},
+                environment=named(command),
                 cwd=Path(cwd),
                 root=current().root,
                 stdin=Path(stdin_path) if stdin_path else None,
@@ -93,10 +92,6 @@ def _popen(config: CwlConfig) -> Callable[..., int]:
         return 1 if outcome.code is None else outcome.code
 
     return run
-
-
-def _named(command: Command) -> dict[str, str]:
-    return {name: os.environ[name] for name in command.pass_environment if name in os.environ}
 
 
 class NodeEngine(sandboxjs.NodeJSEngine):

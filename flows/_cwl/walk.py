@@ -68,7 +68,6 @@ class Walker(JobExecutor):
         self._on_plan, self._on_share, self._on_skipped = on_plan, on_share, on_skipped
         self._abort = abort
         self._ended: SimpleQueue[_Ended] = SimpleQueue()
-        self._waiting: list[tuple[_Ended, Any]] = []
         self._running = 0
         self._workflow: WorkflowJob | None = None
         self._seen: set[str] = set()
@@ -124,20 +123,13 @@ class Walker(JobExecutor):
             self.output_dirs.add(job.outdir)
         cores = float(job.builder.resources.get("cores", 1)) if hasattr(job, "builder") else 1.0
         ended = _Ended(origin, job.output_callback, min(cores, self._cores))
-        self._waiting.append((ended, job))
-        self._start_waiting(context, pool)
         # Back-pressure: cwltool makes three folders for a job when it yields it, not when it runs.
-        while self._waiting:
+        while self._free < ended.cores:
             self._finish(self._ended.get())
-            self._start_waiting(context, pool)
-
-    def _start_waiting(self, context: RuntimeContext, pool: ThreadPoolExecutor) -> None:
-        while self._waiting and self._free >= self._waiting[0][0].cores:
-            ended, job = self._waiting.pop(0)
-            self._free -= ended.cores
-            self._running += 1
-            # Prefect finds the run that a task belongs to in the context.
-            pool.submit(contextvars.copy_context().run, self._work, ended, job, context)
+        self._free -= ended.cores
+        self._running += 1
+        # Prefect finds the run that a task belongs to in the context.
+        pool.submit(contextvars.copy_context().run, self._work, ended, job, context)
 
     def _work(self, ended: _Ended, job: Any, context: RuntimeContext) -> None:
         try:

@@ -119,4 +119,4 @@ def carry(
         kind = JobTimedOut
     elif outcome.code is None and outcome.signal is None:
         kind = JobVanished
-    raise kind(name, outcome.why(), [mask(line) for line in last])
+    raise kind(name, outcome.why(), list(last))

@@ -27,6 +27,14 @@ def environment(command: Command) -> dict[str, str]:
     return {
         **{name: own[name] for name in ALLOWED if name in own},
         **{name: value for name, value in own.items() if name.startswith("LC_")},
+        **named(command),
+    }
+
+
+def named(command: Command) -> dict[str, str]:
+    """Only what the block names: passed on, set in the clear, and secret."""
+    own = os.environ
+    return {
         **{name: own[name] for name in command.pass_environment if name in own},
         **command.environment,
         **command.secrets,

@@ -56,7 +56,7 @@ class Progress:
                 return
             self._shares[key] = max(self._shares.get(key, 0.0), min(1.0, share))
             number = len(self._planned) if self._planned is not None else self._parts
-            whole = max(number or 0, len(self._shares)) if number else len(self._shares) + 1
+            whole = max(number, len(self._shares)) if number else len(self._shares) + 1
             self._fraction = max(self._fraction, sum(self._shares.values()) / whole)
         if self._above:
             self._above(self._fraction)
