@@ -10,14 +10,14 @@ __path__ = extend_path(__path__, __name__)
 if TYPE_CHECKING:
     from flows._reports.hooks import flow_hooks
     from flows._run.guard import guard
-    from flows._run.task import job_task
+    from flows._task import job_task
 
 __all__ = ["flow_hooks", "guard", "job_task"]
 
 _WHERE = {
     "flow_hooks": "flows._reports.hooks",
     "guard": "flows._run.guard",
-    "job_task": "flows._run.task",
+    "job_task": "flows._task",
 }
 
 
