@@ -58,11 +58,12 @@ def measure(rounds: int, count: int) -> list[dict[str, Any]]:
         "stdin": None,
         "stdout": str(folder / "log"),
         "stderr": str(folder / "log"),
-        "exit": str(folder / "exit.json"),
+        "record": str(folder / "record.json"),
         "limit": None,
         "grace": 1,
         "mark": "benchmark",
     }
+    (folder / "record.json").write_text("{}")
     client, place = ShimClient("benchmark"), ProcessPlace()
 
     def shim(_: int) -> None:

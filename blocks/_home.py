@@ -1,13 +1,28 @@
 """Where this installation keeps what it writes: one private folder."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
+
+from blocks.errors import ConfigError
+
+ROOM = 100 << 20  # bytes that must be free for a run to begin
 
 
 def home() -> Path:
     """`$PENSTOCK_HOME`, else `.penstock` in the working directory; made 0700 when missing."""
     return private(Path(os.environ.get("PENSTOCK_HOME") or ".penstock").resolve())
+
+
+def need_room(least: int = ROOM) -> None:
+    """Raise ConfigError unless `least` bytes are free where we write: a full disk loses records."""
+    free = shutil.disk_usage(home()).free
+    if free < least:
+        raise ConfigError(
+            f"only {free >> 20} MB are free at {home()}, at least {least >> 20} MB are needed: "
+            "make room, or name another place in PENSTOCK_HOME"
+        )
 
 
 def run_folder(run_id: str) -> Path:

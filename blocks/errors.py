@@ -9,6 +9,7 @@
     ├── JobFailed          a program ended, and not well
     │   ├── JobTimedOut    it was stopped at its time limit
     │   └── JobVanished    it is gone and nobody saw how
+    ├── NotStopped         a run that was asked to end and has not
     └── ServiceFailed      a local service (server, worker, listener) that did not start
 
 This module imports nothing of ours, so that every other may import it.
@@ -69,6 +70,10 @@ class JobTimedOut(JobFailed):
 
 class JobVanished(JobFailed):
     """A program that is gone and nobody saw how."""
+
+
+class NotStopped(PenstockError):
+    """A run that was asked to end and has not."""
 
 
 class ServiceFailed(PenstockError):

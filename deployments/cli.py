@@ -25,6 +25,8 @@ COMMANDS = {
     "run": ("deployments.local.run", "run a deployment, follow it, and check every report"),
     "status": ("deployments.local.status", "tell what of this checkout runs"),
     "down": ("deployments.local.down", "stop exactly what `up` or `run` started"),
+    "stop": ("flows._cli.stop", "end a run, also one whose process is gone"),
+    "sweep": ("flows._cli.sweep", "end what lost runs of this machine left"),
     "seed": ("deployments.seed", "register block types and save sample blocks"),
     "listen": ("deployments.listener.app", "receive reports and check their signatures"),
 }

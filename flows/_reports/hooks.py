@@ -1,6 +1,7 @@
 """The hooks that report: attach with `@flow(**flow_hooks())`; `job_task` brings its own.
 
     hook(…, state) ──► names, endpoints ──► messages ──► send
+        └──► cancelled, crashed: first stop what the records of the run still call running
 
 Hook parameters keep exactly these names: the engine calls them by position, the runner by keyword.
 A hook holds no state and takes nothing from a flow's file: for a cancelled or crashed run it is
@@ -21,8 +22,10 @@ from prefect.tasks import StateHookCallable
 from blocks._messages import crash_id, plain, retry_id, run_messages, task_messages
 from flows._reports.audience import audience
 from flows._reports.send import tell
+from flows._run.cancelled import settle
 from flows._run.guard import known
 from flows._run.progress import last_percent
+from flows._run.stop import stop_leftovers
 
 ERROR_LENGTH = 4000  # characters of a failure that a report carries
 
@@ -48,7 +51,7 @@ class TaskHooks(TypedDict):
 
 
 def flow_hooks() -> FlowHooks:
-    """For `@flow(**flow_hooks())`: what makes a flow report its end, and keep its result for that.
+    """For `@flow(**flow_hooks())`: a flow that reports its end, leaves nothing, keeps its result.
 
     Fresh lists, since Prefect keeps the list it is given. A result must be JSON-able.
     """
@@ -57,8 +60,8 @@ def flow_hooks() -> FlowHooks:
         "result_serializer": SERIALIZER,
         "on_completion": [report_run],
         "on_failure": [report_run],
-        "on_cancellation": [report_run],
-        "on_crashed": [report_run],
+        "on_cancellation": [stop_run, report_run],
+        "on_crashed": [stop_run, report_run],
     }
 
 
@@ -69,6 +72,18 @@ def task_hooks() -> TaskHooks:
         "on_completion": [report_task],
         "on_failure": [report_task],
     }
+
+
+def stop_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Stop what the guard could not: the engine may have been killed. Then the run has ended."""
+    try:
+        for record in stop_leftovers(str(flow_run.id)):
+            flow_run_logger(flow_run, flow).info("stopped %s of %s", record.program, record.key)
+        if state.type == Type.CANCELLING and known(str(flow_run.id)):
+            settle(flow_run.id)
+    except Exception:
+        # The report must go out all the same; the traceback goes to the run's log.
+        flow_run_logger(flow_run, flow).exception("what the run left could not be stopped")
 
 
 def report_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

@@ -9,17 +9,21 @@ import inspect
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar, overload
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from prefect.context import FlowRunContext
 
+from blocks._home import need_room
 from blocks.errors import ConfigError
+from flows._run import engine
+from flows._run.cancelled import watched
 from flows._run.process import PROCESS
 from flows._run.progress import Progress, run_artifact
+from flows._run.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,6 +36,8 @@ class Run:
     id: str
     root: str  # the outermost guarded run of this process: what it starts dies with that one
     progress: Progress
+    settings: Settings  # the root's
+    dry: bool = False  # only shows what it would do
     _indexes: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -89,24 +95,48 @@ def guard(function: Callable[P, R] | None = None, *, parts: int | None = None) -
 
 @contextmanager
 def running(parts: int | None = None) -> Iterator[Run]:
-    """A guarded run for the time of the block; the outermost one also ends the shim."""
+    """A guarded run for the time of the block; the outermost one is written down and watched."""
     context = FlowRunContext.get()
-    run_id = str(context.flow_run.id) if context and context.flow_run else f"local-{uuid4()}"
+    flow_run = context.flow_run if context else None
+    run_id = str(flow_run.id) if flow_run else f"local-{uuid4()}"
     above = _current.get()
-    progress = Progress(
-        parts,
-        above=functools.partial(above.progress.set, run_id) if above else None,
-        publish=run_artifact(),
+    parameters = (context.parameters if context else None) or {}
+    dry = above.dry if above else bool(parameters.get("dry_run"))
+    run = Run(
+        run_id,
+        above.root if above else run_id,
+        Progress(
+            parts,
+            above=functools.partial(above.progress.set, run_id) if above else None,
+            publish=None if dry else run_artifact(),
+        ),
+        above.settings if above else Settings(),
+        dry,
     )
-    run = Run(run_id, above.root if above else run_id, progress)
     _runs[run_id] = run
+    PROCESS.open(run_id)
     token = _current.set(run)
     try:
-        yield run
+        with ExitStack() as stack:
+            if above is None and not dry:
+                stack.enter_context(_outermost(run_id, flow_run.id if flow_run else None))
+            stack.callback(PROCESS.stop_all, run_id)
+            yield run
         if above:
             above.progress.set(run_id, 1.0)
     finally:
         _current.reset(token)
-        PROCESS.stop_all(run.id)
-        if above is None:
-            PROCESS.close()
+
+
+@contextmanager
+def _outermost(run_id: str, flow_run_id: UUID | None) -> Iterator[None]:
+    need_room()
+    mine = engine.begin(run_id)
+    try:
+        with ExitStack() as stack:
+            if flow_run_id:
+                stack.enter_context(watched(flow_run_id, lambda: PROCESS.stop_all(run_id)))
+            yield
+    finally:
+        PROCESS.close()
+        engine.end(mine)

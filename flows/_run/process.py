@@ -1,7 +1,7 @@
 """The place `process`: programs on this machine, which never outlive the engine.
 
 start ──► shim ──► program        stop, find, watch: by the shim from the engine itself,
-            └────► exit file      by the record alone from any other process
+            └────► record         by the record alone from any other process
 """
 
 import os
@@ -13,20 +13,24 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
-from dataclasses import asdict
-from functools import cache
-from json import loads
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from blocks.errors import JobFailed
 from flows._run import record as records
 from flows._run.job import Job, Outcome, Record
-from flows._run.procfs import descendants, in_session, marked, signal_all, start_ticks
+from flows._run.procfs import (
+    boot_id,
+    descendants,
+    in_session,
+    marked,
+    signal_all,
+    start_ticks,
+)
 from flows._run.shim_client import ShimClient
 
 PLACE = "process"
-LOG, EXIT = "log", "exit.json"
+LOG = "log"
 TICK = 0.1  # seconds between looks at a log that grows
 
 OnLine = Callable[[str], None] | None
@@ -38,12 +42,15 @@ class ProcessPlace:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._closed: set[str] = set()  # runs that were stopped: nothing of theirs starts any more
         self._shim: ShimClient | None = None
         self._mine: dict[
             str, tuple[ShimClient, str, Record]
         ] = {}  # by mark; the shim's name for it
 
     def start(self, job: Job) -> Record:
+        if self._stopped(job):
+            raise JobFailed(os.path.basename(job.argv[0]), "was not started: its run was stopped")
         before = records.latest(job.root, job.key)
         if before and before.judged != "failed":
             if before.mark in self._mine:
@@ -62,7 +69,7 @@ class ProcessPlace:
                 key=job.key,
                 generation=generation,
                 host=socket.gethostname(),
-                boot=_boot_id(),
+                boot=boot_id(),
                 folder=str(folder),
                 program=os.path.basename(job.argv[0]),
                 shim_pid=shim.pid,
@@ -79,7 +86,7 @@ class ProcessPlace:
                 "stdin": str(job.stdin) if job.stdin else None,
                 "stdout": str(job.stdout or log),
                 "stderr": str(job.stderr or log),
-                "exit": str(folder / EXIT),
+                "record": str(folder / records.RECORD),
                 "limit": job.time_limit,
                 "grace": job.grace,
                 "mark": record.mark,
@@ -89,8 +96,10 @@ class ProcessPlace:
             records.gone(record, None)
             records.judge(job.root, job.key, "failed")
             raise JobFailed(record.program, f"could not be started: {error}")
-        record = records.amend(record, pid=answer["pid"], start=answer["start"])
+        record = replace(record, pid=answer["pid"], start=answer["start"])  # as the shim wrote
         self._mine[record.mark] = (shim, name, record)
+        if self._stopped(job):
+            self._ask_to_stop(record)  # stop_all came between
         return record
 
     def find(self, root: str, key: str) -> Record | None:
@@ -98,24 +107,23 @@ class ProcessPlace:
 
     def watch(self, record: Record, on_line: OnLine = None, on_tick: OnTick = None) -> Outcome:
         lines = _Follower(Path(record.folder) / LOG, on_line)
-        while (end := self._end(record, TICK)) is None:
+        while (gone := self._gone(record, TICK)) is None:
             lines.advance()
             if on_tick:
                 on_tick()
         lines.advance(last=True)
         if on_tick:
             on_tick()
-        records.gone(record, end)
-        return Outcome(**end)
+        return Outcome(**(gone.outcome or {"code": None}))
 
     def stop(self, record: Record) -> Record:
         if record.mark in self._mine:
             self._ask_to_stop(record)
         else:
             _stop_from_record(record)
-        while (end := self._end(record, TICK)) is None:
+        while (gone := self._gone(record, TICK)) is None:
             continue
-        return records.gone(record, end)
+        return gone
 
     def logs(self, record: Record) -> Iterator[str]:
         path = Path(record.folder) / LOG
@@ -123,12 +131,18 @@ class ProcessPlace:
             with path.open(errors="replace") as file:
                 yield from (line.rstrip("\n") for line in file)
 
+    def open(self, run_id: str) -> None:
+        """Let jobs of a run start: it may have been stopped here before, and is tried again."""
+        self._closed.discard(run_id)
+
     def stop_all(self, run_id: str) -> None:
-        """Stop every job that a run of this engine started, all at once: the guard's last act."""
+        """Stop every job that a run of this engine started, all at once, and let none follow."""
+        self._closed.add(run_id)
         running = [
             record
             for mark, (shim, name, record) in list(self._mine.items())
-            if mark.startswith(f"{run_id}/") and not shim.ended(name).done()
+            if (mark.startswith(f"{run_id}/") or record.root == run_id)
+            and not shim.ended(name).done()
         ]
         for record in running:
             self._ask_to_stop(record)
@@ -143,28 +157,36 @@ class ProcessPlace:
             self._shim = None
             self._mine.clear()
 
+    def _stopped(self, job: Job) -> bool:
+        return not self._closed.isdisjoint({job.root, job.key.partition("/")[0]})
+
     def _ask_to_stop(self, record: Record) -> None:
         shim, name, _ = self._mine[record.mark]
-        with suppress(JobFailed):  # the shim is gone: _end sees to what it left
+        with suppress(JobFailed):  # the shim is gone: _gone sees to what it left
             shim.stop(name, record.grace)
 
-    def _end(self, record: Record, patience: float) -> dict[str, Any] | None:
-        """How the job ended, or None if it has not within `patience` seconds."""
+    def _gone(self, record: Record, patience: float) -> Record | None:
+        """The record once nothing of the job is left, or None if that takes over `patience` s."""
         if record.mark in self._mine:
             shim, name, _ = self._mine[record.mark]
             try:
-                return shim.ended(name).result(timeout=patience)
+                event = shim.ended(name).result(timeout=patience)
             except NotYet:
                 return None
             except JobFailed:
                 del self._mine[record.mark]  # somebody killed the shim
-        end = _exit_file(record)
-        if end is None and not _shim_lives(record):
+            else:
+                gone = replace(record, outcome=event["outcome"], gone_at=event["gone_at"])
+                return gone if event["written"] else records.write(gone)
+        lives = _shim_lives(record)  # asked before reading: its last act is to write
+        now = records.reread(record)
+        if now.gone_at:
+            return now
+        if not lives:
             _stop_from_record(record)  # nobody else will
-            end = _exit_file(record) or asdict(Outcome(code=None))
-        if end is None:
-            time.sleep(patience)  # another process's child: its end is a file, not an event
-        return end
+            return records.gone(now, asdict(Outcome(code=None)))
+        time.sleep(patience)  # another process's child: its end is a file, not an event
+        return None
 
 
 class _Follower:
@@ -197,7 +219,7 @@ def tail(record: Record, lines: int = 20) -> list[str]:
 
 def living(record: Record) -> set[int]:
     """Every process of a job that is alive now, seen from any process of this machine."""
-    if record.boot != _boot_id():
+    if record.boot != boot_id():
         return set()
     pids = marked("PENSTOCK_JOB", record.mark)
     if record.pid and record.start is not None and start_ticks(record.pid) == record.start:
@@ -215,22 +237,9 @@ def _stop_from_record(record: Record) -> None:
 
 
 def _shim_lives(record: Record) -> bool:
-    if record.shim_pid is None or record.boot != _boot_id():
+    if record.shim_pid is None or record.boot != boot_id():
         return False
     return start_ticks(record.shim_pid) == record.shim_start
-
-
-def _exit_file(record: Record) -> dict[str, Any] | None:
-    try:
-        end: dict[str, Any] = loads((Path(record.folder) / EXIT).read_text())
-    except FileNotFoundError:
-        return None
-    return end
-
-
-@cache
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 PROCESS = ProcessPlace()  # one shim per engine process

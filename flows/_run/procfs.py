@@ -50,6 +50,12 @@ def marked(name: str, value: str) -> set[int]:
     return found - {os.getpid()}
 
 
+def boot_id() -> str:
+    """The machine's boot: after a reboot a pid and its start mean nothing (random(4))."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
 def _pids() -> list[int]:
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
 

@@ -38,6 +38,11 @@ def gone(record: Record, outcome: dict[str, Any] | None) -> Record:
     return amend(record, outcome=outcome, gone_at=record.gone_at or at)
 
 
+def reread(record: Record) -> Record:
+    """The record as it is on disk now."""
+    return _read(Path(record.folder) / RECORD) or record
+
+
 def latest(root: str, key: str) -> Record | None:
     """The record of the newest generation of `key`; None when it was never started."""
     found = None

@@ -2,16 +2,21 @@
 
     engine ──socket, one JSON object a line──► shim ──fork, exec──► programs, each its own session
                                                 │
-                                                └──► <exit file> of each program, by rename
+                                                └──► each program's record: its pid, then its end
 
 The engine starts one of these per process, by path, with the standard library alone. It is the
 sub-reaper of all it started: whatever a program leaves behind, also with setsid, becomes its child.
 It ends when the engine's end of the socket closes, and nothing it started outlives it.
 
-Requests:  {"do": "start", "id", "argv", "env", "cwd", "stdin", "stdout", "stderr", "exit", "limit",
-            "mark", "grace"}  answered by {"id", "pid", "start"} or {"id", "error"}
+Requests:  {"do": "start", "id", "argv", "env", "cwd", "stdin", "stdout", "stderr", "record",
+            "limit", "mark", "grace"}  answered by {"id", "pid", "start"} or {"id", "error"}
            {"do": "stop", "id", "grace"}
-Events:    {"id", "exit": {"code", "signal", "max_rss", "cpu", "seconds", "timed_out", "stopped"}}
+Events:    {"id", "gone_at", "written", "outcome": {"code", "signal", "max_rss", "cpu", "seconds",
+            "timed_out", "stopped"}}
+
+A record has one writer at a time: the engine before the start and after the end, the shim between
+them. So it is true whoever was killed, and a program that ended while nobody looked has its end
+written down.
 """
 
 import ctypes
@@ -23,6 +28,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +49,7 @@ class Program:
         self.id: str = request["id"]
         self.pid = pid
         self.mark: str = request["mark"]
-        self.exit_file: str = request["exit"]
+        self.record: str = request["record"]
         self.began = time.monotonic()
         limit = request.get("limit")
         self.deadline: float | None = self.began + limit if limit else None
@@ -135,7 +141,9 @@ class Shim:
         child.returncode = 0  # reaped by wait4 below: Popen must neither wait nor warn
         program = Program(request, child.pid)
         self.programs[program.id] = self.running[child.pid] = program
-        self._tell({"id": program.id, "pid": child.pid, "start": start_ticks(child.pid)})
+        started = {"pid": child.pid, "start": start_ticks(child.pid)}
+        _note(program.record, started)
+        self._tell({"id": program.id, **started})
 
     def _reap(self) -> None:
         ended = False
@@ -201,16 +209,14 @@ class Shim:
                 self._settle()
 
     def _report(self, program: Program) -> None:
-        end = {**(program.end or {}), "timed_out": program.timed_out, "stopped": program.stopped}
-        draft = program.exit_file + ".new"
-        try:
-            with open(draft, "w") as file:
-                json.dump(end, file)
-            os.replace(draft, program.exit_file)
-        except OSError as error:
-            end["unwritten"] = str(error)  # a full disk must not keep the engine from hearing
+        outcome = {
+            **(program.end or {}),
+            "timed_out": program.timed_out,
+            "stopped": program.stopped,
+        }
+        end = {"outcome": outcome, "gone_at": datetime.now(UTC).isoformat(timespec="seconds")}
         del self.programs[program.id]
-        self._tell({"id": program.id, "exit": end})
+        self._tell({"id": program.id, **end, "written": _note(program.record, end)})
 
     def _tell(self, message: dict[str, Any]) -> None:
         try:
@@ -233,6 +239,23 @@ class Shim:
         self._reap()
         for program in list(self.programs.values()):
             self._report(program)
+
+
+def _note(path: str, changes: dict[str, Any]) -> bool:
+    """Change a record by rename: a reader sees the old one or the new one, never half.
+
+    False when it could not be written: a full disk must end no program.
+    """
+    draft = path + ".new"
+    try:
+        with open(path) as file:
+            record = {**json.load(file), **changes}
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(record, file, indent=1)
+        os.replace(draft, path)
+    except OSError:
+        return False
+    return True
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ class ShimClient:
         return name, answer
 
     def ended(self, name: str) -> Future[dict[str, Any]]:
-        """Resolves to how the program ended, when nothing of it is left."""
+        """Resolves to the program's outcome and when it had gone, with all that it started."""
         return self._ended[name]
 
     def stop(self, name: str, grace: float) -> None:
@@ -85,8 +85,8 @@ class ShimClient:
         with self._socket.makefile("rb") as lines:
             for line in lines:
                 message = json.loads(line)
-                if "exit" in message:
-                    self._ended[message["id"]].set_result(message["exit"])
+                if "outcome" in message:
+                    self._ended[message["id"]].set_result(message)
                 else:
                     self._started[message["id"]].set_result(message)
         lost = JobFailed("the shim", "died")

@@ -1,0 +1,1 @@
+"""Commands of `penstock` that work on runs; `deployments/cli.py` names them."""

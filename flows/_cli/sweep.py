@@ -1,0 +1,76 @@
+"""`penstock sweep`: end what runs of this machine left, and tell of runs whose process vanished.
+
+runs/*/engine.json ──► process gone? ──► its records ──► programs stopped
+                            └──► still Running on the server ──► Crashed
+"""
+
+import argparse
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from blocks._home import home
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import State
+
+    from flows._run.engine import Engine
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+
+
+def main(options: argparse.Namespace) -> int:
+    from prefect.client.orchestration import get_client
+
+    from flows._run.engine import end
+    from flows._run.stop import open_records, stop_leftovers
+
+    would = "would have " if options.dry_run else ""
+    found = 0
+    with get_client(sync_client=True) as client:
+        for engine in vanished():
+            left = open_records if options.dry_run else stop_leftovers
+            for record in left(engine.run):
+                print(f"{would}stopped {record.program} of {record.key}")
+            if state := _verdict(client, engine):
+                print(f"{would}called run {engine.run} {state.name}")
+                if not options.dry_run:
+                    client.set_flow_run_state(UUID(engine.run), state, force=True)
+            if not options.dry_run:
+                end(engine)
+            found += 1
+    print(f"{found} run(s) had lost their process" if found else "nothing was left")
+    return 0
+
+
+def vanished() -> "Iterator[Engine]":
+    """The engines of this machine that ended without a word."""
+    from flows._run.engine import engine_of
+
+    for folder in sorted((home() / "runs").glob("*")):
+        engine = engine_of(folder.name)
+        if engine and engine.here and engine.ended is None and not engine.alive:
+            yield engine
+
+
+def _verdict(client: "SyncPrefectClient", engine: "Engine") -> "State | None":
+    """What the server should call the run; None when it knows, or another process runs it now."""
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import Cancelled, Crashed
+
+    try:
+        run = client.read_flow_run(UUID(engine.run))
+    except (ObjectNotFound, ValueError):
+        return None  # deleted, or a guarded call outside any flow
+    running = [s.timestamp for s in client.read_flow_run_states(run.id) if s.is_running()]
+    # Prefect called it Running just before our engine wrote that it began; a later one is not ours.
+    if run.state is None or not running or max(running) > datetime.fromisoformat(engine.began):
+        return None
+    gone = "the process that ran it is gone"
+    if run.state.is_cancelling():
+        return Cancelled(message=gone)
+    return Crashed(message=gone) if run.state.is_running() else None

@@ -1,0 +1,64 @@
+"""Which process runs a run: written when it begins and when it ends, for any other to look at."""
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+
+from blocks._home import home, run_folder, write_private
+from flows._run.procfs import boot_id, start_ticks
+
+FILE = "engine.json"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The process that runs, or ran, the flow run `run`."""
+
+    run: str
+    host: str
+    boot: str
+    pid: int
+    start: int | None  # clock ticks since boot
+    began: str  # ISO 8601, UTC
+    ended: str | None = None
+
+    @property
+    def here(self) -> bool:
+        """Whether it is this machine's: of another's nothing can be said."""
+        return self.host == socket.gethostname()
+
+    @property
+    def alive(self) -> bool:
+        same_boot = self.ended is None and self.boot == boot_id()
+        return same_boot and start_ticks(self.pid) == self.start
+
+
+def begin(run: str) -> Engine:
+    """Write down that this process runs `run` from now on."""
+    return _write(
+        Engine(run, socket.gethostname(), boot_id(), os.getpid(), start_ticks(os.getpid()), _now())
+    )
+
+
+def end(engine: Engine) -> Engine:
+    """Write down that it does no more, whoever noticed."""
+    return _write(replace(engine, ended=_now()))
+
+
+def engine_of(run: str) -> Engine | None:
+    """What was last written about the engine of a run; None when nothing was."""
+    try:
+        return Engine(**json.loads((home() / "runs" / run / FILE).read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def _write(engine: Engine) -> Engine:
+    write_private(run_folder(engine.run) / FILE, json.dumps(asdict(engine), indent=1))
+    return engine
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

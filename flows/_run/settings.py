@@ -1,0 +1,29 @@
+"""The blocks of a run: each as it was when the run first asked for it."""
+
+import threading
+from typing import TypeVar
+
+from prefect.blocks.core import Block
+
+from blocks._load import load
+
+B = TypeVar("B", bound=Block)
+
+
+class Settings:
+    """Blocks by type and name, loaded once: a block edited in the UI applies to the next run.
+
+    A retry in a new process looks anew: whoever mended a block wants it used.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[type[Block], str], Block] = {}
+        self._lock = threading.Lock()
+
+    def get(self, kind: type[B], name: str) -> B:
+        """The block `name` of type `kind`; raises BlockMissing or ConfigError."""
+        with self._lock:
+            block = self._blocks.get((kind, name)) or load(kind, name)
+            self._blocks[kind, name] = block
+        assert isinstance(block, kind)  # noqa: S101 - for the type checker alone
+        return block
