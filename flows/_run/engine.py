@@ -22,7 +22,7 @@ class Engine:
     pid: int
     start: int | None  # clock ticks since boot
     began: str  # ISO 8601, UTC
-    ended: str | None = None
+    ended: str | None = None  # when the guard, or who noticed, saw the end of the work
 
     @property
     def here(self) -> bool:
@@ -31,8 +31,8 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        same_boot = self.ended is None and self.boot == boot_id()
-        return same_boot and start_ticks(self.pid) == self.start
+        """Whether the process lives; after the guard's end it still tells how the run ended."""
+        return self.boot == boot_id() and start_ticks(self.pid) == self.start
 
 
 def begin(run: str) -> Engine:

@@ -1,5 +1,6 @@
 """A program as bad as they come: it and its grandchild ignore SIGTERM, the latter in a session of
-its own, with an empty environment. Prints their pids, then waits for ever."""
+its own, with an empty environment. Prints the grandchild's pid, then waits: for the seconds that
+its argument names, or nearly for ever. What it leaves then is the grandchild."""
 
 import signal
 import subprocess
@@ -19,4 +20,4 @@ child = subprocess.Popen(
 assert child.stdout
 child.stdout.readline()
 print(child.pid, flush=True)
-time.sleep(900)
+time.sleep(float(sys.argv[1]) if len(sys.argv) > 1 else 900)
