@@ -10,9 +10,14 @@ from blocks.errors import ConfigError
 ROOM = 100 << 20  # bytes that must be free for a run to begin
 
 
+def place() -> Path:
+    """`$PENSTOCK_HOME`, else `.penstock` in the working directory; it may not be there yet."""
+    return Path(os.environ.get("PENSTOCK_HOME") or ".penstock").resolve()
+
+
 def home() -> Path:
-    """`$PENSTOCK_HOME`, else `.penstock` in the working directory; made 0700 when missing."""
-    return private(Path(os.environ.get("PENSTOCK_HOME") or ".penstock").resolve())
+    """The place, made 0700 when missing."""
+    return private(place())
 
 
 def need_room(least: int = ROOM) -> None:

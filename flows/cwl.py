@@ -16,10 +16,10 @@ from prefect.states import Completed
 
 from blocks._home import output_folder as default_folder
 from blocks._home import private, run_folder
-from blocks._load import load
 from blocks.cwl import CwlConfig
 from blocks.errors import ConfigError, JobFailed
 from flows import flow_hooks, guard, job_task
+from flows._plan import Plan, show, unmade_folder
 from flows._run.guard import current
 from flows._run.keys import current_key
 from flows._run.process import PROCESS
@@ -32,28 +32,45 @@ def cwl_job(
     inputs: dict[str, Any] | None = None,
     output_folder: str | None = None,
     config: str = "default",
+    dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Run the CWL document `workflow` with `inputs`; return its output object (CWL 1.2).
+    """Run a CWL workflow, each job a task; the result is its output object (CWL 1.2).
 
-    Paths in `inputs` count from the working directory. Result files go to `output_folder`, by
-    default one of the run's own. Raises ConfigError before any job is started, and JobFailed naming
-    the step, its exit code and its last lines after.
+    Args:
+        workflow: Path of the document; `file.cwl#id` picks one of a `$graph`.
+        inputs: The input object; paths count from the working directory.
+        output_folder: Where result files go; the run's own if empty.
+        config: Name of the CwlConfig block.
+        dry_run: Only show what would be run, and who would be told.
     """
-    return run_cwl(workflow, inputs or {}, output_folder, load(CwlConfig, config))
+    if dry_run:
+        return show(*plan_cwl(workflow, inputs or {}, config))
+    settings = current().settings.get(CwlConfig, config)
+    return run_cwl(workflow, inputs or {}, output_folder, settings)
+
+
+def plan_cwl(workflow: str, inputs: dict[str, Any], config: str) -> list[Plan]:
+    """What the document would run first, and what may follow; raises ConfigError as `run_cwl`."""
+    from flows._cwl.plan import plan
+
+    return plan(workflow, inputs, unmade_folder(), current().settings.get(CwlConfig, config))
 
 
 def run_cwl(
     workflow: str, inputs: dict[str, Any], output: str | None, config: CwlConfig
 ) -> dict[str, Any]:
-    """Walk the document inside the current run."""
+    """Walk the document inside the current run; return its output object.
+
+    Raises ConfigError before any job is started, and JobFailed naming the step, its exit code and
+    its last lines after.
+    """
     # cwltool takes a third of a second to import, and only this kind of job needs it.
     from cwltool.errors import WorkflowException
     from cwltool.mutation import MutationManager
     from cwltool.utils import visit_class
     from schema_salad.exceptions import ValidationException
 
-    from flows._cwl.load import job_order, runtime_context
-    from flows._cwl.load import load as load_document
+    from flows._cwl.load import job_order, load, runtime_context
     from flows._cwl.log import cwltool_log
     from flows._cwl.programs import through_the_kernel
     from flows._cwl.walk import Walker
@@ -81,7 +98,7 @@ def run_cwl(
         abort=lambda: PROCESS.stop_all(run.id),
     )
     with through_the_kernel(config), cwltool_log() as complaints:
-        process = load_document(workflow)
+        process = load(workflow)
         order = job_order(process, inputs, base=Path.cwd())
         target = private(Path(output).resolve() if output else default_folder(run.root))
         work = private(run_folder(run.root) / f"cwl-{run.id[:8]}")

@@ -11,11 +11,12 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from blocks._home import output_folder
-from blocks._load import load
+from blocks._home import output_folder, place
 from blocks.errors import ConfigError
 from blocks.notebook import NotebookConfig
 from flows import flow_hooks, guard, job_task
+from flows._notebook.execute import check_parameters
+from flows._plan import Plan, show, unmade_folder
 from flows._run.carry import carry, reported, scratch, task_progress
 from flows._run.guard import current
 
@@ -35,15 +36,10 @@ def run_notebook(
     as application/vnd.penstock.result+json. Raises ConfigError before anything is started, and
     JobFailed naming the cell after.
     """
-    settings = load(NotebookConfig, config)
-    source = Path(notebook).resolve()
-    if not source.is_file():
-        raise ConfigError(f"notebook {notebook!r} is no file (looked from {Path.cwd()})")
+    settings = current().settings.get(NotebookConfig, config)
+    source = _source(notebook)
     target = Path(output).resolve() if output else output_folder(current().root)
-    executed = target / source.name
-    if executed == source:
-        raise ConfigError(f"output {target} holds the notebook itself: name another folder")
-    report = target / f"{source.stem}.html" if html else None
+    executed, report = _made(source, target, html=html)
     with scratch() as folder:
         progress = task_progress(f"cells of {source.name}")
         carry(
@@ -66,6 +62,41 @@ def run_notebook(
     }
 
 
+def plan_notebook(
+    notebook: str,
+    parameters: dict[str, Any] | None = None,
+    output: str | None = None,
+    html: bool = True,
+    config: str = "default",
+) -> Plan:
+    """What `run_notebook` would start; raises ConfigError as it would."""
+    settings = current().settings.get(NotebookConfig, config)
+    source = _source(notebook)
+    check_parameters(source, parameters or {})
+    target = Path(output).resolve() if output else place() / "output" / current().root
+    executed, report = _made(source, target, html=html)
+    folder = unmade_folder()
+    command = settings.command(
+        source, parameters or {}, folder=folder, output=executed, html=report
+    )
+    return Plan("run_notebook", command)
+
+
+def _source(notebook: str) -> Path:
+    source = Path(notebook).resolve()
+    if not source.is_file():
+        raise ConfigError(f"notebook {notebook!r} is no file (looked from {Path.cwd()})")
+    return source
+
+
+def _made(source: Path, target: Path, *, html: bool) -> tuple[Path, Path | None]:
+    """Where the executed notebook and its report go."""
+    executed = target / source.name
+    if executed == source:
+        raise ConfigError(f"output {target} holds the notebook itself: name another folder")
+    return executed, target / f"{source.stem}.html" if html else None
+
+
 @flow(**flow_hooks())
 @guard(parts=1)
 def notebook_job(
@@ -74,8 +105,20 @@ def notebook_job(
     output: str | None = None,
     html: bool = True,
     config: str = "default",
+    dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Run `notebook` with `parameters` and the NotebookConfig block called `config`."""
+    """Run a parameterised notebook with papermill and render it.
+
+    Args:
+        notebook: Path of the notebook; it is never overwritten.
+        parameters: Values for the cell tagged `parameters`; an unknown name is refused.
+        output: Folder for the executed notebook and the report; the run's own if empty.
+        html: Whether to render a report.
+        config: Name of the NotebookConfig block.
+        dry_run: Only show what would be run, and who would be told.
+    """
+    if dry_run:
+        return show(plan_notebook(notebook, parameters, output, html, config))
     made: dict[str, Any] = run_notebook(notebook, parameters, output, html, config)
     return made
 

@@ -58,6 +58,8 @@ class Verdict:
 def expected(client: SyncPrefectClient, tree: Tree) -> list[Message]:
     """Every message that the states of the run and its tasks call for, in their order."""
     root = tree.root
+    if root.parameters.get("dry_run"):
+        return []
     deployment = client.read_deployment(root.deployment_id).name if root.deployment_id else None
     called = names(root.labels, root.id, deployment, client.read_flow(root.flow_id).name)
     messages: list[Message] = []

@@ -23,8 +23,11 @@ from schema_salad.ref_resolver import Loader, file_uri
 from blocks.errors import ConfigError
 
 
-def load(workflow: str) -> Process:
-    """The validated process of a document; `file.cwl#id` picks one of a `$graph`."""
+def load(workflow: str, *, lint: bool = True) -> Process:
+    """The validated process of a document; `file.cwl#id` picks one of a `$graph`.
+
+    With `lint`, its JavaScript is looked at too, which takes a Node.
+    """
     path = Path(workflow.partition("#")[0])
     if not path.is_file():
         raise ConfigError(f"workflow {workflow!r} is no file (looked from {Path.cwd()})")
@@ -34,6 +37,7 @@ def load(workflow: str) -> Process:
     context.construct_tool_object = default_make_tool
     context.resolver = tool_resolver
     context.relax_path_checks = True  # names with blanks, # and the like are good file names
+    context.disable_js_validation = not lint
     context.skip_schemas = True  # ontologies would be fetched from the internet and not be used
     try:
         return load_tool(str(path.resolve()) + workflow[len(str(path)) :], context)

@@ -54,7 +54,7 @@ def how_it_ended(key: str) -> tuple[Outcome, list[str]] | None:
 
 
 def _popen(config: CwlConfig) -> Callable[..., int]:
-    def run(  # noqa: PLR0917 - cwltool's own signature
+    def run(
         commands: list[str],
         stdin_path: str | None,
         stdout_path: str | None,

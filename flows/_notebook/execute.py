@@ -31,7 +31,7 @@ def execute(spec_path: Path) -> None:
 
     from flows._notebook import engine
 
-    _check_parameters(notebook, spec["parameters"])
+    check_parameters(notebook, spec["parameters"])
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
         (spec_path.parent / PROGRESS).open("w") as progress,
@@ -72,7 +72,7 @@ def execute(spec_path: Path) -> None:
         _to_html(executed, Path(spec["html"]), hide_input=spec["hide_input"])
 
 
-def _check_parameters(notebook: Path, given: dict[str, Any]) -> None:
+def check_parameters(notebook: Path, given: dict[str, Any]) -> None:
     """Refuse names that the notebook's tagged cell does not have; papermill only warns."""
     import papermill
 

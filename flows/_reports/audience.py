@@ -22,6 +22,11 @@ class Audience:
     names: Names
     endpoints: dict[str, ReportEndpoint]
 
+    @property
+    def dry(self) -> bool:
+        """Whether the run only shows what it would do: then nobody is told of it."""
+        return bool(self.root.parameters.get("dry_run"))
+
 
 @lru_cache(maxsize=256)
 def audience(flow_run_id: UUID) -> Audience:

@@ -20,6 +20,8 @@ def tell(audience: Audience, messages: list[Message]) -> None:
 
     A key that is missing or broken sends nothing, and says so; there is no unsigned way out.
     """
+    if audience.dry:
+        return
     with _lock:  # hooks run in many threads, and progress must not overtake itself
         for message in messages:
             if message.id in _sent:

