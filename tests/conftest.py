@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -34,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
     Prefect's background threads read the settings of the process, never those of a context. The
     processes that xdist starts inherit what is chosen here.
     """
+    # A shell's background job ignores Ctrl-C, and so would all that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         return
     newcomer = clean_environment()
@@ -69,7 +72,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("alone"):
             item.add_marker(pytest.mark.xdist_group("alone"))
             return 0
-        return 2 if "installation" in getattr(item, "fixturenames", ()) else 1
+        if "everything_up" not in getattr(item, "fixturenames", ()):
+            return 1
+        return 2 if item.get_closest_marker("xdist_group") else 3  # what is long must not be last
 
     items.sort(key=turn)
 

@@ -113,12 +113,6 @@ def test_every_public_flow_file_has_one_deployment_of_its_name():
     assert modules == {name: name for name in (*KINDS, *COMPOSITES)}
 
 
-def test_packages_are_found_with_their_data():
-    config = (ROOT / "pyproject.toml").read_text()
-    for layer in LAYERS:
-        assert f'"{layer}*"' in config
-
-
 @pytest.mark.parametrize(
     ("module", "never"),
     [
