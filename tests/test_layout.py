@@ -140,3 +140,21 @@ def test_the_shim_needs_the_standard_library_alone():
         for module, _ in imports(ROOT / "flows" / "_run" / name):
             own = module.startswith("flows._run.procfs.")
             assert own or module.split(".")[0] in sys.stdlib_module_names
+
+
+TESTS = [ROOT / "tests" / "conftest.py", *sorted((ROOT / "tests").rglob("test_*.py"))]
+
+
+def test_tests_mirror_the_three_folders():
+    folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in TESTS}
+    assert folders == {".", *LAYERS}
+    assert not list((ROOT / "tests").rglob("__init__.py")), "a test is no module of a package"
+
+
+@pytest.mark.parametrize("path", TESTS, ids=ids)
+def test_a_test_that_sleeps_says_why_on_that_line(path):
+    text = path.read_text()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("sleep"):
+            line = text.splitlines()[node.lineno - 1]
+            assert "  # " in line, f"{path}:{node.lineno} {line.strip()}"
