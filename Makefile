@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadgroup
+KINDS  := $(basename $(notdir $(wildcard flows/[a-z]*.py)))
 
-.PHONY: help setup run up down status check fix test test-full lock clean
+.PHONY: help setup run up down status check fix test test-full $(KINDS:%=test-%) lock clean
 
 help:            ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP)  ## make .venv from constraints.txt
 
@@ -39,15 +41,21 @@ fix: setup       ## format and mend what lint can mend
 	$(BIN)/ruff check --fix .
 
 test: setup      ## the tests, under 8 minutes on 2 cores
-	$(BIN)/python -m pytest -m 'not full'
+	$(PYTEST) -m 'not full'
 
-test-full: setup ## the slow tests only
-	$(BIN)/python -m pytest -m full
+test-full: setup ## all tests, the slow ones too
+	$(PYTEST)
+
+$(KINDS:%=test-%): test-%: setup
+	$(PYTEST) $(shell find tests -name 'test_$**.py')
+
+test-%:          ## all tests of one kind of job: make test-spark
+	@echo "make: no kind is called '$*'; there are $(KINDS)" >&2; exit 2
 
 lock:            ## write constraints.txt anew from what resolves today
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet -e '.[demo,dev]'
-	$(VENV)-lock/bin/python -m pip freeze --exclude-editable > constraints.txt
+	$(VENV)-lock/bin/python -m pip freeze --all --exclude pip --exclude-editable > constraints.txt
 	rm -rf $(VENV)-lock
 
 clean: down      ## forget everything this checkout made

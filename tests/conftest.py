@@ -1,14 +1,17 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, and by all processes that run them: one installation is enough."""
 
+import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,23 +32,51 @@ def clean_environment() -> dict[str, str]:
 def pytest_configure(config: pytest.Config) -> None:
     """Before Prefect is imported: this process, too, is a client of the session's installation.
 
-    Prefect's background threads read the settings of the process, never those of a context.
+    Prefect's background threads read the settings of the process, never those of a context. The
+    processes that xdist starts inherit what is chosen here.
     """
+    # A shell's background job ignores Ctrl-C, and so would all that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(config, "workerinput"):
+        return
     newcomer = clean_environment()
     os.environ.clear()
     os.environ.update(newcomer)
-    home = tempfile.mkdtemp(prefix="penstock-tests-")
-    config.stash[HOME] = Path(home)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        config.stash[PORT] = probe.getsockname()[1]
-    os.environ["PREFECT_HOME"] = f"{home}/prefect"
-    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{config.stash[PORT]}/api"
+        port = probe.getsockname()[1]
+    os.environ["PREFECT_HOME"] = f"{tempfile.mkdtemp(prefix='penstock-tests-')}/prefect"
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
 
-HOME = pytest.StashKey[Path]()
-PORT = pytest.StashKey[int]()
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Take the installation down if a test, in whichever process, brought it up."""
+    if hasattr(config, "workerinput"):
+        return
+    mine = Installation.of_session()
+    if (mine.home / "services.json").exists():
+        done = mine.command("down", "--kill")
+        assert done.code == 0, done.out + done.err
+    shutil.rmtree(mine.home)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First those that must be alone, one after the other, beside those that need no installation.
+
+    So nobody waits for its start, either.
+    """
+
+    def turn(item: pytest.Item) -> int:
+        if item.get_closest_marker("alone"):
+            item.add_marker(pytest.mark.xdist_group("alone"))
+            return 0
+        if "everything_up" not in getattr(item, "fixturenames", ()):
+            return 1
+        return 2 if item.get_closest_marker("xdist_group") else 3  # what is long must not be last
+
+    items.sort(key=turn)
 
 
 @dataclass
@@ -54,8 +85,15 @@ class Installation:
 
     home: Path
     environment: dict[str, str]
-    api_url: str = ""
+    api_url: str
     last: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_session(cls) -> "Installation":
+        """The one that all tests of a session share, whichever process they run in."""
+        home = Path(os.environ["PREFECT_HOME"]).parent
+        environment = {**clean_environment(), "PENSTOCK_HOME": str(home)}
+        return cls(home, environment, os.environ["PREFECT_API_URL"])
 
     def command(self, *words: str, timeout: float = 240, **environment: str) -> "Done":
         """Run `penstock WORDS` as a user would."""
@@ -73,11 +111,11 @@ class Installation:
     def run(
         self, deployment: str, parameters: dict[str, Any], *words: str, **options: Any
     ) -> "Done":
-        """`penstock run`; what it wrote is in `last` then."""
-        done = self.command(
-            "run", deployment, "--parameters", json.dumps(parameters), *words, **options
-        )  # fmt: skip
-        self.last = json.loads((self.home / "last-run.json").read_text())
+        """`penstock run`; what it found out is in `last` then."""
+        with tempfile.NamedTemporaryFile("r", suffix=".json") as summary:
+            words = ("--parameters", json.dumps(parameters), "--json", summary.name, *words)
+            done = self.command("run", deployment, *words, **options)
+            self.last = json.load(summary)
         return done
 
     @property
@@ -103,17 +141,36 @@ class Done:
     err: str
 
 
+@contextmanager
+def locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a lock between the processes that run tests; `how` is fcntl's."""
+    with path.open("w") as file:
+        fcntl.flock(file, how)
+        yield
+
+
 @pytest.fixture(scope="session")
-def installation(pytestconfig: pytest.Config) -> Iterator[Installation]:
+def everything_up() -> Installation:
     """One installation for all tests of a session: a start costs half a minute."""
-    home, port = pytestconfig.stash[HOME], pytestconfig.stash[PORT]
-    mine = Installation(home, {**clean_environment(), "PENSTOCK_HOME": str(home)})
-    mine.api_url = f"http://127.0.0.1:{port}/api"
-    done = mine.command("up", "--port", str(port))
-    assert done.code == 0, done.out + done.err
-    yield mine
-    assert mine.command("down", "--kill").code == 0
-    shutil.rmtree(home)
+    mine = Installation.of_session()
+    with locked(mine.home / "up.lock"):
+        if mine.command("status", "--quiet").code:
+            done = mine.command("up", "--port", mine.api_url.split(":")[2].removesuffix("/api"))
+            assert done.code == 0, done.out + done.err
+    return mine
+
+
+@pytest.fixture
+def installation(
+    everything_up: Installation, request: pytest.FixtureRequest
+) -> Iterator[Installation]:
+    """The session's installation, with other tests at the same time; alone for those marked so."""
+    gate, room = (everything_up.home / f"{name}.lock" for name in ("gate", "room"))
+    alone = request.node.get_closest_marker("alone")
+    with ExitStack() as stay:
+        with locked(gate):  # who waits to be alone lets nobody else in
+            stay.enter_context(locked(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+        yield everything_up
 
 
 @pytest.fixture

@@ -113,12 +113,6 @@ def test_every_public_flow_file_has_one_deployment_of_its_name():
     assert modules == {name: name for name in (*KINDS, *COMPOSITES)}
 
 
-def test_packages_are_found_with_their_data():
-    config = (ROOT / "pyproject.toml").read_text()
-    for layer in LAYERS:
-        assert f'"{layer}*"' in config
-
-
 @pytest.mark.parametrize(
     ("module", "never"),
     [
@@ -146,3 +140,21 @@ def test_the_shim_needs_the_standard_library_alone():
         for module, _ in imports(ROOT / "flows" / "_run" / name):
             own = module.startswith("flows._run.procfs.")
             assert own or module.split(".")[0] in sys.stdlib_module_names
+
+
+TESTS = [ROOT / "tests" / "conftest.py", *sorted((ROOT / "tests").rglob("test_*.py"))]
+
+
+def test_tests_mirror_the_three_folders():
+    folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in TESTS}
+    assert folders == {".", *LAYERS}
+    assert not list((ROOT / "tests").rglob("__init__.py")), "a test is no module of a package"
+
+
+@pytest.mark.parametrize("path", TESTS, ids=ids)
+def test_a_test_that_sleeps_says_why_on_that_line(path):
+    text = path.read_text()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("sleep"):
+            line = text.splitlines()[node.lineno - 1]
+            assert "  # " in line, f"{path}:{node.lineno} {line.strip()}"

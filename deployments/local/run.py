@@ -9,6 +9,7 @@ import argparse
 import json
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blocks._home import home, write_private
@@ -38,12 +39,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=30.0,
         help="how long after the run's end its last report may come (default: %(default)g)",
     )
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="write what last-run.json gets to FILE, too"
+    )
     parser.add_argument("--port", type=int, help="port of the server, if it is not up yet")
     parser.add_argument("--server", metavar="URL", help="use this Prefect API instead of our own")
 
 
 def main(options: argparse.Namespace) -> int:
     parameters = _object(options.parameters)
+    if options.json:
+        _must_be_writable(options.json)
     began = time.monotonic()
     with started(options.server, options.port):
         up = time.monotonic()
@@ -54,7 +60,7 @@ def main(options: argparse.Namespace) -> int:
             run.follow()
             run.seconds["up"] = round(up - began, 1)
             run.check()
-            return run.conclude()
+            return run.conclude(options.json)
 
 
 class _Run:
@@ -138,8 +144,8 @@ class _Run:
             last = datetime.fromisoformat(heard[-1].at).timestamp()
             self.seconds["trigger_to_last_report"] = round(last - self.triggered, 1)
 
-    def conclude(self) -> int:
-        """Write last-run.json, print what came out, and give the exit code."""
+    def conclude(self, also: Path | None) -> int:
+        """Write last-run.json and `also`, print what came out, and give the exit code."""
         from deployments.local.summary import parts, show
 
         root = self.tree.root
@@ -151,7 +157,10 @@ class _Run:
             "reports": self.verdict.as_dict(),
             "left_alive": self._left_alive(),
         }
-        write_private(home() / "last-run.json", json.dumps(last, indent=1, ensure_ascii=False))
+        text = json.dumps(last, indent=1, ensure_ascii=False)
+        write_private(home() / "last-run.json", text)
+        if also:
+            also.write_text(text)
         show(self.tree, self.verdict, last, self.page)
         ok = root.state is not None and root.state.is_completed() and self.verdict.ok
         return 0 if ok and not last["left_alive"] else 1
@@ -175,3 +184,11 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"--parameters must be a JSON object, this is: {text}")
     return value
+
+
+def _must_be_writable(path: Path) -> None:
+    """Tell before the run, not after it; what the file holds stays until then."""
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise ConfigError(f"--json {path} cannot be written: {error.strerror}") from None

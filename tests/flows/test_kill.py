@@ -24,7 +24,10 @@ from flows._run import record as records
 from flows._run.engine import Engine, engine_of
 from flows._run.process import LOG
 
-pytestmark = pytest.mark.full
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.xdist_group("kill"),  # a sweep would end the vanished runs of other tests, too
+]
 
 GROVE = "tests/programs/grove.py"
 LONG, SHORT = 900.0, 12.0  # seconds the trees stand: until they are felled, or until they end

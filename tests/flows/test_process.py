@@ -17,6 +17,8 @@ from flows._run.job import Job, Outcome
 from flows._run.process import ProcessPlace, living, tail
 
 TREE = Path(__file__).parent.parent / "programs" / "tree.py"
+RUN = f"run-{os.getpid()}"  # a job's processes are found by its key: nobody else may have it
+KEY = f"{RUN}/sort/0"
 
 
 @pytest.fixture
@@ -27,9 +29,9 @@ def place(tmp_path, monkeypatch) -> Iterator[ProcessPlace]:
     place.close()
 
 
-def job(*argv: str, key: str = "run/sort/0", **options) -> Job:
+def job(*argv: str, key: str = KEY, **options) -> Job:
     environment = {"PATH": os.environ["PATH"]}
-    return Job(key, list(argv), environment, cwd=Path.cwd(), root="run", **options)
+    return Job(key, list(argv), environment, cwd=Path.cwd(), root=RUN, **options)
 
 
 def shell(script: str, **options) -> Job:
@@ -88,11 +90,11 @@ def test_a_program_that_is_not_there_is_one_clear_error(place):
 
 def test_the_record_is_written_before_anything_waits_and_holds_the_outcome_after(place):
     record = place.start(shell("exit 0"))
-    on_disk = records.latest("run", "run/sort/0")
+    on_disk = records.latest(RUN, KEY)
     assert on_disk == record
     assert record.pid
     place.watch(record)
-    ended = records.latest("run", "run/sort/0")
+    ended = records.latest(RUN, KEY)
     assert ended.outcome["code"] == 0
     assert ended.gone_at
 
@@ -107,7 +109,7 @@ def test_only_a_judged_failure_raises_the_generation(place):
     first = place.start(shell("exit 1"))
     place.watch(first)
     assert place.start(shell("exit 1")).generation == 1
-    records.judge("run", "run/sort/0", "failed")
+    records.judge(RUN, KEY, "failed")
     second = place.start(shell("exit 0"))
     assert second.generation == 2
     assert place.watch(second).ok
@@ -156,7 +158,7 @@ def test_a_program_starts_with_the_signals_of_any_other(place):
 
 
 def test_hundreds_of_programs_at_once_all_end_as_they_did(place):
-    started = [place.start(shell(f"exit {n % 7}", key=f"run/many/{n}")) for n in range(200)]
+    started = [place.start(shell(f"exit {n % 7}", key=f"{RUN}/many/{n}")) for n in range(200)]
     assert [place.watch(r).code for r in started] == [n % 7 for n in range(200)]
 
 
@@ -167,9 +169,9 @@ import sys
 from pathlib import Path
 from flows._run.job import Job
 from flows._run.process import PROCESS
-argv = sys.argv[1:]
+run, key, *argv = sys.argv[1:]
 import os
-job = Job("run/sort/0", argv, {"PATH": os.environ["PATH"]}, cwd=Path.cwd(), root="run", grace=0.3)
+job = Job(key, argv, {"PATH": os.environ["PATH"]}, cwd=Path.cwd(), root=run, grace=0.3)
 record = PROCESS.start(job)
 print(record.pid, record.shim_pid, flush=True)
 PROCESS.watch(record, lambda line: print(line, flush=True))
@@ -180,11 +182,12 @@ import json, sys
 from dataclasses import asdict
 from flows._run.job import Outcome
 from flows._run.process import PROCESS
-record = PROCESS.find("run", "run/sort/0")
-if sys.argv[1] == "stop":
+run, key, what = sys.argv[1:]
+record = PROCESS.find(run, key)
+if what == "stop":
     record = PROCESS.stop(record)
     print(json.dumps([record.outcome, record.gone_at]))
-elif sys.argv[1] == "watch":
+elif what == "watch":
     print(json.dumps(asdict(PROCESS.watch(record))))
 else:
     print(json.dumps(list(PROCESS.logs(record))))
@@ -198,7 +201,7 @@ def engine(tmp_path):
 
     def start(*argv: str) -> tuple[subprocess.Popen[str], list[int]]:
         process = subprocess.Popen(
-            [sys.executable, "-c", ENGINE, *argv],
+            [sys.executable, "-c", ENGINE, RUN, KEY, *argv],
             env={**os.environ, "PENSTOCK_HOME": str(tmp_path)},
             stdout=subprocess.PIPE,
             text=True,
@@ -219,7 +222,7 @@ def engine(tmp_path):
 
 def other(tmp_path, what: str):
     done = subprocess.run(
-        [sys.executable, "-c", OTHER, what],
+        [sys.executable, "-c", OTHER, RUN, KEY, what],
         env={**os.environ, "PENSTOCK_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -267,4 +270,4 @@ def test_an_engine_whose_shim_is_killed_is_told_and_can_go_on(place):
     assert (outcome.code, outcome.ok) == (None, False)
     assert "nobody saw its end" in outcome.why()
     assert not alive(pids)
-    assert place.watch(place.start(shell("exit 0", key="run/next/0"))).ok
+    assert place.watch(place.start(shell("exit 0", key=f"{RUN}/next/0"))).ok

@@ -22,16 +22,16 @@ def config(api):
 
 def test_an_application_runs_with_its_arguments_and_reports(installation, api, config):
     args = ["1000", "--like=this one", "-x", "é"]
-    result = spark_job(APP, args, config)
+    state = spark_job(APP, args, config, return_state=True)
+    result = state.result()
     assert result["count"] == 1000
     assert result["args"] == args
     assert result["conf"] == "a=b, c é"
     assert result["application_id"].startswith("local-")
-    runs = api.read_flow_runs()
-    run = max(runs, key=lambda r: r.created)
-    shown = [a.data for a in api.read_artifacts() if a.flow_run_id == run.id and a.task_run_id]
+    run_id = state.state_details.flow_run_id
+    shown = [a.data for a in api.read_artifacts() if a.flow_run_id == run_id and a.task_run_id]
     assert shown == [100.0]
-    assert not list((installation.home / "runs" / str(run.id)).glob("job-*")), "files were left"
+    assert not list((installation.home / "runs" / str(run_id)).glob("job-*")), "files were left"
 
 
 def test_a_failing_application_shows_its_exit_code_and_last_lines(api, config):
