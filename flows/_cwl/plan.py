@@ -22,15 +22,15 @@ from flows._cwl.walk import origin_of
 from flows._plan import Plan
 from flows._run.environment import named
 
-GIVEN = ("HOME", "TMPDIR")  # what every CWL tool gets (CWL 1.2, Runtime environment)
-
 
 def plan(workflow: str, inputs: dict[str, Any], work: Path, config: CwlConfig) -> list[Plan]:
     """The plans of a document's jobs, in order; raises ConfigError for what could never run."""
     process = load(workflow, lint=False)
     order = job_order(process, inputs, base=Path.cwd())
     context = runtime_context(work, work / "out", on_error=config.on_error)
+    # Names of folders that nobody makes, in place of cwltool's way to make them.
     context.tmpdir, context.stagedir = str(work / "tmp"), str(work / "stage")
+    context.create_outdir = lambda: str(work / "out")  # type: ignore[method-assign]  # see above
     free: dict[str, Plan] = {}
     with _without_javascript():
         try:
@@ -53,7 +53,7 @@ def _job(label: str, job: Any, config: CwlConfig) -> Plan:
         return Plan(label, Command([]), [], ["an expression: it runs no program"])
     command = config.command(job.command_line, job.environment)
     cores = job.builder.resources.get("cores", 1)
-    return Plan(label, command, [*GIVEN, *named(command)], [f"cores: {cores:g}"])
+    return Plan(label, command, list(named(command)), [f"cores: {cores:g}"])
 
 
 def _step(step: Any) -> Plan:

@@ -1,0 +1,134 @@
+"""A dry run shows exactly what would be done, and touches nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+from blocks import SparkConfig
+from blocks.errors import ConfigError
+from flows.cwl import cwl_job
+from flows.notebook import notebook_job
+from flows.spark import spark_job
+
+ROOT = Path(__file__).parent.parent.parent
+AUDITED = ROOT / "tests" / "programs" / "audited.py"
+FLIGHTS = "flows/examples/flights"
+
+JOBS = {
+    "flows.spark.spark_job": {"app": f"{FLIGHTS}/delays.py", "args": ["tables"]},
+    "flows.notebook.notebook_job": {
+        "notebook": "flows/examples/hello.ipynb",
+        "parameters": {"a": 2},
+    },
+    "flows.cwl.cwl_job": {
+        "workflow": "flows/examples/hello.cwl",
+        "inputs": {"words": ["one", "two"]},
+    },
+    "flows.demo.demo": {},
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_dry_run_starts_writes_and_tells_nothing(installation, api, name, tmp_path):
+    before = installation.store.size
+    environment = {**os.environ, "PENSTOCK_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-B", str(AUDITED), name, json.dumps({**JOBS[name], "dry_run": True})],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    noted = json.loads(done.stdout.splitlines()[-1])
+    port = installation.api_url.split(":")[2].split("/")[0]
+    prefects_own = os.environ["PREFECT_HOME"]
+    beyond = [
+        (event, what)
+        for event, what in noted["seen"]
+        if not (event == "socket.connect" and f", {port}" in what)
+        and not what.startswith((prefects_own, "/dev/null"))
+    ]
+    assert beyond == []
+    assert not (tmp_path / "home").exists()
+    assert installation.store.size == before
+    assert noted["result"]["dry_run"]
+    assert "listener" in noted["result"]["would_be_told"]
+
+
+def test_the_watch_of_a_dry_run_sees_what_a_real_run_does(installation, api, tmp_path):
+    environment = {**os.environ, "PENSTOCK_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    parameters = {"workflow": "flows/examples/hello.cwl", "inputs": {"words": ["one"]}}
+    done = subprocess.run(
+        [sys.executable, "-B", str(AUDITED), "flows.cwl.cwl_job", json.dumps(parameters)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    events = {event for event, _ in json.loads(done.stdout.splitlines()[-1])["seen"]}
+    assert {"subprocess.Popen", "os.mkdir", "open", "socket.connect"} <= events
+
+
+def test_a_dry_run_of_spark_shows_command_files_and_names_but_no_secret(installation, api):
+    SparkConfig(
+        master="local[2]", secret_conf={"spark.my.token": "hush-hush-7"}, environment={"DAY": "1"}
+    ).save("dry", overwrite=True)
+    made = spark_job(f"{FLIGHTS}/delays.py", ["a b"], "dry", dry_run=True)
+    (plan,) = made["dry_run"]
+    assert plan["argv"][0].endswith("/bin/spark-submit")
+    assert plan["argv"][-2:] == [f"{FLIGHTS}/delays.py", "a b"]
+    assert {"DAY", "JAVA_HOME", "PENSTOCK_RESULT"} <= set(plan["environment"])
+    assert "spark.master=local[2]" in plan["files"]["spark.properties"]
+    assert "spark.my.token=********" in plan["files"]["spark.properties"]
+    assert "hush-hush-7" not in json.dumps(made)
+
+
+def test_a_dry_run_of_a_workflow_shows_the_first_commands_and_names_the_later_steps(api):
+    made = cwl_job("flows/examples/hello.cwl", {"words": ["one", "two words"]}, dry_run=True)
+    plans = {plan["task"]: plan for plan in made["dry_run"]}
+    assert list(plans) == ["say[0]", "say[1]", "join"]
+    assert plans["say[1]"]["argv"] == ["echo", "two words"]
+    assert plans["say[1]"]["environment"] == ["HOME", "PATH", "TMPDIR"]
+    assert plans["join"]["argv"] == ["cat"]
+    assert any("made from what the steps before it give" in n for n in plans["join"]["notes"])
+
+
+def test_a_dry_run_of_a_workflow_starts_no_node_for_its_expressions(api):
+    files = {"files": [{"class": "File", "path": "README.md"}]}
+    made = cwl_job(f"{FLIGHTS}/results.cwl", files, dry_run=True)
+    plans = {plan["task"]: plan for plan in made["dry_run"]}
+    assert plans["name"]["notes"] == ["an expression: it runs no program"]
+    assert plans["compress"]["argv"][0] == "gzip"
+    assert "a job for each of: file" in plans["compress"]["notes"]
+
+
+def test_a_dry_run_is_seen_as_an_artifact_of_its_run(api):
+    state = spark_job(f"{FLIGHTS}/delays.py", ["tables"], dry_run=True, return_state=True)
+    of_run = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
+    found = api.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=of_run))
+    (artifact,) = [one for one in found if one.type == "markdown"]
+    assert "Nothing was started" in artifact.data
+    assert "spark-submit" in artifact.data
+    assert "`listener` at http://127.0.0.1:" in artifact.data
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(api, tmp_path):
+    with pytest.raises(ConfigError, match=r"'nowhere\.py' is no file"):
+        spark_job("nowhere.py", dry_run=True)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("a = 1")])
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    nbformat.write(notebook, tmp_path / "one.ipynb")
+    with pytest.raises(ConfigError, match="has no parameter b"):
+        notebook_job(str(tmp_path / "one.ipynb"), {"b": 1}, dry_run=True)
+    with pytest.raises(ConfigError, match="unknown input"):
+        cwl_job("flows/examples/hello.cwl", {"nope": 1}, dry_run=True)
