@@ -3,7 +3,8 @@
 import argparse
 
 from deployments.local import service
-from deployments.local.runs import cancel_open_runs
+
+EXAMPLES = ("down",)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +19,8 @@ def main(options: argparse.Namespace) -> int:
         print("nothing of this checkout is up")
         return 0
     if "worker" in services and not options.kill:
+        from deployments.local.runs import cancel_open_runs
+
         service.adopt_environment(services["worker"].url)
         if cancelled := cancel_open_runs():
             print(f"cancelled {cancelled} run(s) in progress")

@@ -22,6 +22,8 @@ POOL = "penstock"
 _PREFECT = (sys.executable, "-m", "prefect")
 SERVER_SETTINGS = Path(__file__).parent.parent / "server.env"
 
+EXAMPLES = ("up", "up --port 4300")
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
