@@ -110,22 +110,35 @@ def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespa
         code = run(options)
         sys.stdout.flush()  # here, where a full disk and a reader that went away are met
         return code
-    except PenstockError as error:
-        print(f"penstock: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        print("penstock: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         # Who read our output has gone (`| head`): nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        # A full disk gives no name when it is met in the middle of a file.
-        where = error.filename or f"a file, most likely in {home()}"
-        print(
-            f"penstock: {where}: {error.strerror or error}; make room there or allow it, "
-            "or set PENSTOCK_HOME to another folder",
-            file=sys.stderr,
-        )
-        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        code, said = _explained(error)
+        print(f"penstock: {said}", file=sys.stderr)
+        return code
+
+
+def _explained(error: BaseException) -> tuple[int, str]:
+    """The exit code and the message for an error; one of our own making is raised again."""
+    from httpx import HTTPError, HTTPStatusError
+
+    match error:
+        case ConfigError():
+            return 2, str(error)
+        case PenstockError():
+            return 1, str(error)
+        case KeyboardInterrupt():
+            return 130, "interrupted"
+        case OSError():
+            # A full disk gives no name when it is met in the middle of a file.
+            where = error.filename or f"a file, most likely in {home()}"
+            fix = "make room there or allow it, or set PENSTOCK_HOME to another folder"
+            return 1, f"{where}: {error.strerror or error}; {fix}"
+        case HTTPError():
+            # Never its text, which holds the address and what may stand in it.
+            status = f" {error.response.status_code}" if isinstance(error, HTTPStatusError) else ""
+            what = f"{type(error).__name__}{status}"
+            return 1, f"the Prefect server failed to answer ({what}): see `penstock doctor`"
+    raise error
