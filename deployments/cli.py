@@ -1,63 +1,146 @@
 """The `penstock` command: one table from words to modules, imported only when used.
 
-Exit codes: 0 done, 1 what was asked for did not succeed, 2 wrong usage or settings, 130 Ctrl-C.
+penstock run demo ──► COMMANDS["run"] ──► deployments.local.run: arguments(), main() ──► exit code
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from importlib import import_module
-from typing import Protocol, cast
+from itertools import takewhile
+from typing import NamedTuple, Protocol, cast
 
+from blocks._home import home
 from blocks.errors import ConfigError, PenstockError
+
+DESCRIPTION = "Spark, notebooks and CWL workflows as Prefect tasks, with signed reports."
+EXIT_CODES = "exit codes: 0 done, 1 it did not succeed, 2 wrong usage or settings, 130 Ctrl-C"
+
+
+class Entry(NamedTuple):
+    """One row of the table."""
+
+    module: str
+    line: str  # what it does, as the overview has it
 
 
 class Command(Protocol):
-    """What a command's module has."""
+    """What a command's module has. It imports Prefect only inside main()."""
 
+    @property
+    def EXAMPLES(self) -> tuple[str, ...]: ...
     def arguments(self, parser: argparse.ArgumentParser) -> None: ...
     def main(self, options: argparse.Namespace) -> int: ...
 
 
-# verb → (module, one line). A module imports Prefect only inside main().
-COMMANDS = {
-    "up": ("deployments.local.up", "start server, worker and listener of this checkout"),
-    "run": ("deployments.local.run", "run a deployment, follow it, and check every report"),
-    "status": ("deployments.local.status", "tell what of this checkout runs"),
-    "down": ("deployments.local.down", "stop exactly what `up` or `run` started"),
-    "stop": ("flows._cli.stop", "end a run, also one whose process is gone"),
-    "sweep": ("flows._cli.sweep", "end what lost runs of this machine left"),
-    "seed": ("deployments.seed", "register block types and save sample blocks"),
-    "listen": ("deployments.listener.app", "receive reports and check their signatures"),
+# heading → "verb" or "noun verb" → where it lives, what it does
+GROUPS = {
+    "runs": {
+        "run": Entry("deployments.local.run", "run a deployment, follow it, check every report"),
+        "stop": Entry("flows._cli.stop", "end a run, also one whose process is gone"),
+        "sweep": Entry("flows._cli.sweep", "end what lost runs of this machine left"),
+    },
+    "this checkout's installation": {
+        "up": Entry("deployments.local.up", "start server, worker and listener"),
+        "status": Entry("deployments.local.status", "tell what runs, since when, and where"),
+        "down": Entry("deployments.local.down", "stop exactly what `up` or `run` started"),
+    },
+    "any Prefect server": {
+        "seed": Entry("deployments.seed", "register block types and save sample blocks"),
+        "listen": Entry("deployments.listener.app", "receive reports and check their signatures"),
+    },
+    "this command": {
+        "completion": Entry("deployments.completion", "print a script that completes it by Tab"),
+    },
 }
+COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
 
 
-def parser_for(verb: str | None) -> argparse.ArgumentParser:
-    """The parser, with the arguments of `verb` alone: the others' modules are not imported."""
+def command(name: str) -> Command:
+    """The module behind a command of the table."""
+    return cast(Command, import_module(COMMANDS[name].module))
+
+
+def parser_for(name: str) -> argparse.ArgumentParser:
+    """The parser of one command; no other command's module is imported."""
+    line, module = COMMANDS[name].line, command(name)
+    examples = "".join(f"\n  penstock {example}" for example in module.EXAMPLES)
     parser = argparse.ArgumentParser(
-        prog="penstock",
-        description="Spark, notebooks and CWL workflows as Prefect tasks, with signed reports.",
-        epilog="exit codes: 0 done, 1 it did not succeed, 2 wrong usage or settings, 130 Ctrl-C",
+        prog=f"penstock {name}",
+        description=f"{line[0].upper()}{line[1:]}.",
+        epilog=f"examples:{examples}\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
-    for name, (module, line) in COMMANDS.items():
-        sub = verbs.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
-        if name == verb:
-            cast(Command, import_module(module)).arguments(sub)
+    module.arguments(parser)
     return parser
+
+
+def overview(noun: str = "") -> str:
+    """All commands, or those of one noun, under their headings."""
+    width = max(map(len, COMMANDS))
+    lines = ["usage: penstock COMMAND …", "", DESCRIPTION]
+    for heading, group in GROUPS.items():
+        shown = {n: entry for n, entry in group.items() if not noun or n.startswith(f"{noun} ")}
+        if shown:
+            lines += ["", f"{heading}:"]
+            lines += [f"  {name:<{width}}  {entry.line}" for name, entry in shown.items()]
+    return "\n".join([*lines, "", "`penstock COMMAND --help` has options and examples", EXIT_CODES])
 
 
 def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
-    verb = next((word for word in words if not word.startswith("-")), None)
-    options = parser_for(verb).parse_args(words)
-    module, _ = COMMANDS[options.verb]
-    run: Callable[[argparse.Namespace], int] = cast(Command, import_module(module)).main
+    typed = " ".join(takewhile(lambda word: not word.startswith("-"), words[:2]))
+    first = typed.partition(" ")[0]
+    for name in (typed, first):
+        if name in COMMANDS:
+            options = parser_for(name).parse_args(words[name.count(" ") + 1 :])
+            return _guarded(command(name).main, options)
+    if not typed or any(name.startswith(f"{typed} ") for name in COMMANDS):
+        print(overview(typed))
+        return 0 if set(words) <= {typed, "-h", "--help"} else 2
+    near = get_close_matches(typed, COMMANDS, n=1) or get_close_matches(first, COMMANDS, n=1)
+    hint = f"did you mean `penstock {near[0]}`?" if near else "`penstock --help` lists them"
+    print(f"penstock: there is no command {typed!r}; {hint}", file=sys.stderr)
+    return 2
+
+
+def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """The exit code; what goes wrong in the world outside becomes one clear message."""
     try:
-        return run(options)
-    except PenstockError as error:
-        print(f"penstock: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        print("penstock: interrupted", file=sys.stderr)
-        return 130
+        code = run(options)
+        sys.stdout.flush()  # here, where a full disk and a reader that went away are met
+        return code
+    except BrokenPipeError:
+        # Who read our output has gone (`| head`): nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        code, said = _explained(error)
+        print(f"penstock: {said}", file=sys.stderr)
+        return code
+
+
+def _explained(error: BaseException) -> tuple[int, str]:
+    """The exit code and the message for an error; one of our own making is raised again."""
+    from httpx import HTTPError, HTTPStatusError
+
+    match error:
+        case ConfigError():
+            return 2, str(error)
+        case PenstockError():
+            return 1, str(error)
+        case KeyboardInterrupt():
+            return 130, "interrupted"
+        case OSError():
+            # A full disk gives no name when it is met in the middle of a file.
+            where = error.filename or f"a file, most likely in {home()}"
+            fix = "make room there or allow it, or set PENSTOCK_HOME to another folder"
+            return 1, f"{where}: {error.strerror or error}; {fix}"
+        case HTTPError():
+            # Never its text, which holds the address and what may stand in it.
+            status = f" {error.response.status_code}" if isinstance(error, HTTPStatusError) else ""
+            what = f"{type(error).__name__}{status}"
+            return 1, f"the Prefect server failed to answer ({what}): see `penstock doctor`"
+    raise error

@@ -11,6 +11,8 @@ from blocks.errors import ConfigError
 
 SAMPLES = Path(__file__).with_name("blocks.example.toml")
 
+EXAMPLES = ("seed --file blocks.toml --listener https://reports.example.org",)
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ROUTES = ("progress", "status", "results")
 MAX_BODY = 16 << 20
 
+EXAMPLES = ("listen --key .penstock/keys/signing.pub.pem --port 8090",)
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")

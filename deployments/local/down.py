@@ -3,7 +3,8 @@
 import argparse
 
 from deployments.local import service
-from deployments.local.runs import cancel_open_runs
+
+EXAMPLES = ("down",)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,11 +19,25 @@ def main(options: argparse.Namespace) -> int:
         print("nothing of this checkout is up")
         return 0
     if "worker" in services and not options.kill:
-        service.adopt_environment(services["worker"].url)
-        if cancelled := cancel_open_runs():
-            print(f"cancelled {cancelled} run(s) in progress")
+        _cancel_runs(services["worker"].url)
     # The newest first: a worker must not outlive the server it asks.
     for name, running in reversed(list(services.items())):
         service.stop(running)
         print(f"stopped the {name}")
     return 0
+
+
+def _cancel_runs(api_url: str) -> None:
+    service.adopt_environment(api_url)
+    import httpx
+
+    from deployments.local.runs import cancel_open_runs
+
+    try:
+        if cancelled := cancel_open_runs():
+            print(f"cancelled {cancelled} run(s) in progress")
+    except httpx.HTTPError as error:
+        print(
+            f"the Prefect server cannot be asked ({type(error).__name__}): "
+            "runs in progress die with their worker"
+        )

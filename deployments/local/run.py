@@ -26,9 +26,19 @@ if TYPE_CHECKING:
 RECORDED_WITHIN = 2.5  # seconds in which task states reach the API: they come in batches
 GONE_WITHIN = 10.0  # seconds after that in which its processes must have gone
 
+EXAMPLES = (
+    "run",
+    """run cwl --parameters '{"workflow": "flows/examples/hello.cwl"}'""",
+)
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("deployment", nargs="?", default="demo", help="default: %(default)s")
+    parser.add_argument(
+        "deployment",
+        nargs="?",
+        default="demo",
+        help="its name, or flow/name (default: %(default)s)",
+    )
     parser.add_argument(
         "--parameters", metavar="JSON", default="{}", help="parameters of the run, a JSON object"
     )

@@ -27,7 +27,8 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelling
 
 from blocks.errors import ConfigError
-from deployments.local.up import POOL
+from deployments.local.parameters import check_parameters
+from deployments.local.server import POOL
 
 POLL = 0.5  # seconds between two looks at a run
 _OPEN = [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED, StateType.CANCELLING]
@@ -49,6 +50,7 @@ def trigger(client: SyncPrefectClient, deployment: str, parameters: dict[str, An
     if found is None:
         names = sorted(known.name for known in client.read_deployments(limit=200))
         raise ConfigError(f"no deployment is called {deployment!r}; there are {', '.join(names)}")
+    check_parameters(found, parameters)
     try:
         return client.create_flow_run_from_deployment(found.id, parameters=parameters)
     except PrefectHTTPStatusError as error:

@@ -6,6 +6,8 @@ from datetime import datetime
 from blocks._home import home
 from deployments.local import service
 
+EXAMPLES = ("status", "status --quiet && penstock down")
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="only the exit code: 0 all up, 1 not")

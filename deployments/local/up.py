@@ -6,6 +6,7 @@ listener (holds the public key only) ─┘
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,11 +17,21 @@ from pathlib import Path
 from blocks._home import home, write_private
 from blocks.errors import ConfigError, ServiceFailed
 from deployments.local import service
+from deployments.local.server import (
+    POOL,
+    check,
+    checked_address,
+    missing_deployments,
+    server_settings,
+    workers_online,
+)
 from deployments.local.service import Service
 
-POOL = "penstock"
+SERVER_PORT, LISTENER_PORT = 4200, 8080  # where nothing else was asked for and they are free
+ROOM = 200 << 20  # bytes that database, logs and results need to begin with
 _PREFECT = (sys.executable, "-m", "prefect")
-SERVER_SETTINGS = Path(__file__).parent.parent / "server.env"
+
+EXAMPLES = ("up", "up --port 4300")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,16 +71,21 @@ def started(server: str | None = None, port: int | None = None) -> Iterator[str]
 
 
 def _everything(before: dict[str, Service], server: str | None, port: int | None) -> str:
+    _check_room()
     if server:
-        _say(f"using the server {server}")
-        api_url = server.rstrip("/")
+        api_url = checked_address(server)
+        _say(f"using the server {api_url}")
     else:
         api_url = _server(before, port).url
     service.adopt_environment(api_url)
+    if server:
+        _await_api(api_url)
     listener = _listener(before)
-    import blocks  # noqa: F401 - takes seconds, while the server starts in another process
+    import blocks._all  # noqa: F401 - takes seconds, while the others start in their processes
 
-    _await_api(api_url)
+    _await_listener(listener)
+    if not server:
+        _await_api(api_url)
     _seed(listener.url)
     worker = _worker(before, api_url)
     _deploy(api_url)
@@ -89,7 +105,7 @@ def _server(before: dict[str, Service], port: int | None) -> Service:
         if port and running.url != f"http://127.0.0.1:{port}/api":
             raise ConfigError(f"the server is up at {running.url}: `penstock down` moves it")
         return running
-    url = f"http://127.0.0.1:{service.choose_port(port, 'server', 4200)}"
+    url = f"http://127.0.0.1:{service.choose_port(port, 'server', SERVER_PORT)}"
     if theirs := os.environ.get("PREFECT_API_URL"):
         _say(f"PREFECT_API_URL={theirs} is left alone; this checkout's own server is {url}")
     _say(f"starting the Prefect server at {url} (the first time takes half a minute)")
@@ -101,19 +117,24 @@ def _server(before: dict[str, Service], port: int | None) -> Service:
     )
 
 
+def _check_room() -> None:
+    free = shutil.disk_usage(home()).free
+    if free < ROOM:
+        raise ServiceFailed(
+            f"{home()} has {free >> 20} MB of free disk, and Penstock needs {ROOM >> 20} MB: "
+            "make room, or set PENSTOCK_HOME to a folder on another disk"
+        )
+
+
 def _await_api(api_url: str) -> None:
-    health = f"{api_url}/health"
-    if mine := service.known().get("server"):
-        service.wait_until(lambda: _answers(health), mine, seconds=180)
-    elif not _answers(health):
-        raise ConfigError(f"no Prefect server answers at {api_url}: look at --server")
+    from prefect.client.orchestration import get_client
 
-
-def server_settings(url: str) -> dict[str, str]:
-    """The shipped server settings, for a server at `url`."""
-    lines = SERVER_SETTINGS.read_text().splitlines()
-    pairs = (line.split("=", 1) for line in lines if line.strip() and not line.startswith("#"))
-    return {name: value.format(url=url) for name, value in pairs}
+    with get_client(sync_client=True) as client:
+        mine = service.known().get("server")
+        if mine and mine.url == api_url:
+            service.wait_until(lambda: client.api_healthcheck() is None, mine, seconds=180)
+        if warning := check(client):
+            _say(f"note: {warning}")
 
 
 def _listener(before: dict[str, Service]) -> Service:
@@ -121,18 +142,28 @@ def _listener(before: dict[str, Service]) -> Service:
         return running
     from deployments.seed import key_pair
 
-    port = service.choose_port(None, "listener", 8080)
+    port = service.choose_port(None, "listener", LISTENER_PORT)
     url = f"http://127.0.0.1:{port}"
     key = key_pair() / "signing.pub.pem"
-    mine = service.start(
+    return service.start(
         "listener",
         [sys.executable, "-m", "deployments", "listen", "--port", str(port), "--key", str(key)],
         # It needs the public key, a place to write, and nothing of Prefect.
         {"PATH": os.environ.get("PATH", ""), "PENSTOCK_HOME": str(home())},
         url,
     )
-    service.wait_until(lambda: _answers(f"{url}/health"), mine, seconds=60)
-    return mine
+
+
+def _await_listener(listener: Service) -> None:
+    import httpx
+
+    def healthy() -> bool:
+        try:
+            return httpx.get(f"{listener.url}/health", timeout=2).is_success
+        except httpx.HTTPError:
+            return False
+
+    service.wait_until(healthy, listener, seconds=60)
 
 
 def _seed(listener: str) -> None:
@@ -199,35 +230,18 @@ def _fingerprint(api_url: str) -> str:
 
 
 def _all_deployed() -> bool:
-    import yaml
     from prefect.client.orchestration import get_client
 
-    wanted = {d["name"] for d in yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]}
     with get_client(sync_client=True) as client:
-        return wanted <= {deployment.name for deployment in client.read_deployments(limit=200)}
+        return not missing_deployments(client)
 
 
 def _await_worker(worker: Service) -> None:
     """Until the worker has told the server that it is there."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.objects import WorkerStatus
 
     with get_client(sync_client=True) as client:
-
-        def online() -> bool:
-            workers = client.read_workers_for_work_pool(POOL)
-            return any(entry.status == WorkerStatus.ONLINE for entry in workers)
-
-        service.wait_until(online, worker, seconds=60)
-
-
-def _answers(url: str) -> bool:
-    import httpx
-
-    try:
-        return httpx.get(url, timeout=2).is_success
-    except httpx.HTTPError:
-        return False
+        service.wait_until(lambda: bool(workers_online(client)), worker, seconds=60)
 
 
 def _say(line: str) -> None:

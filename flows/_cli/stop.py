@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 POLL = 0.5  # seconds between two looks at the run
 
+EXAMPLES = ("stop clever-otter", "stop clever-otter --dry-run")
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="name or id of a flow run")

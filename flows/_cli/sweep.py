@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from flows._run.engine import Engine
 
+EXAMPLES = ("sweep", "sweep --dry-run")
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")

@@ -95,7 +95,7 @@ def test_servers_of_the_user_are_left_alone_with_one_clear_line(tmp_path):
     assert not (tmp_path / "services.json").exists()
 
 
-def test_a_server_that_does_not_answer_is_said_before_anything_is_left(tmp_path):
+def test_a_server_that_does_not_answer_is_said_before_anything_is_started(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "deployments", "up", "--server", "http://127.0.0.1:9/api"],
         cwd=ROOT,
@@ -106,7 +106,7 @@ def test_a_server_that_does_not_answer_is_said_before_anything_is_left(tmp_path)
     )
     assert done.returncode == 2
     assert "no Prefect server answers at http://127.0.0.1:9/api" in done.stderr
-    assert json.loads((tmp_path / "services.json").read_text()) == {}
+    assert not (tmp_path / "services.json").exists()
 
 
 @pytest.mark.alone(reason="a second worker takes runs of the same pool, and is killed")

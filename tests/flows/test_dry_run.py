@@ -108,7 +108,7 @@ def test_a_dry_run_of_a_workflow_starts_no_node_for_its_expressions(api):
     plans = {plan["task"]: plan for plan in made["dry_run"]}
     assert plans["name"]["notes"] == ["an expression: it runs no program"]
     assert plans["compress"]["argv"][0] == "gzip"
-    assert "a job for each of: file" in plans["compress"]["notes"]
+    assert "a job for each of: part" in plans["compress"]["notes"]
 
 
 def test_a_dry_run_is_seen_as_an_artifact_of_its_run(api):
