@@ -46,6 +46,7 @@ GROUPS = {
         "up": Entry("deployments.local.up", "start server, worker and listener"),
         "status": Entry("deployments.local.status", "tell what runs, since when, and where"),
         "down": Entry("deployments.local.down", "stop exactly what `up` or `run` started"),
+        "doctor": Entry("deployments.doctor.cli", "look for what is wrong, and say what mends it"),
     },
     "any Prefect server": {
         "seed": Entry("deployments.seed", "register block types and save sample blocks"),

@@ -144,12 +144,12 @@ def server_of(installation):
     """Gives an address of the session's server that says it is of the version asked for."""
     opened = []
 
-    def serve(version):
+    def serve(version, status=200):
         class Proxy(BaseHTTPRequestHandler):
             def do_GET(self):
                 real = httpx.get(installation.api_url.removesuffix("/api") + self.path)
                 body = json.dumps(version).encode() if "version" in self.path else real.content
-                self.send_response(real.status_code)
+                self.send_response(status if "version" in self.path else real.status_code)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -184,6 +184,13 @@ def test_a_server_of_a_near_version_is_used_with_a_note(server_of, version):
         said = check(client)
     assert said is not None
     assert f"the server runs Prefect {version}, this checkout has {prefect.__version__}" in said
+
+
+def test_a_server_that_asks_who_we_are_is_answered_with_the_setting(server_of, tmp_path):
+    url = server_of("", status=401)
+    done = penstock("up", "--server", url, home=tmp_path)
+    assert done.returncode == 2
+    assert f"the server at {url} answers 401: set PREFECT_API_AUTH_STRING" in only_line(done)
 
 
 def test_a_server_of_our_version_is_used_without_a_word(api):
