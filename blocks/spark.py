@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from prefect.blocks.core import Block
 from prefect.blocks.fields import SecretDict
-from pydantic import Field
+from pydantic import Field, HttpUrl
 
 from blocks._command import Command, EnvironmentFields
 from blocks.errors import ConfigError
@@ -29,13 +29,17 @@ class SparkConfig(EnvironmentFields, Block):
         ```python
         from blocks import SparkConfig
 
-        SparkConfig(master="local[2]", driver_memory="2g").save("default")
+        SparkConfig(master="local[2]", driver_memory="2g").save("BLOCK_NAME")
+        spark = SparkConfig.load("BLOCK_NAME")
         ```
     """
 
     _block_type_name = "Spark Config"
     _block_type_slug = "spark-config"
     _description = "How Spark applications are submitted."
+    _documentation_url = HttpUrl(
+        "https://spark.apache.org/docs/latest/submitting-applications.html"
+    )
 
     master: str = Field(
         default="local[*]",
@@ -45,21 +49,54 @@ class SparkConfig(EnvironmentFields, Block):
     deploy_mode: Literal["client", "cluster"] = Field(
         default="client", description="Where the driver runs: beside the flow, or in the cluster."
     )
-    app_name: str | None = Field(
-        default=None, description="Name shown by Spark; the run's if empty."
+    queue: str | None = Field(
+        default=None, title="YARN queue", description="Only for YARN.", examples=["nightly"]
     )
-    main_class: str | None = Field(default=None, description="Main class of a JVM application.")
-    jars: list[str] = Field(default_factory=list, description="Jars for driver and executors.")
-    py_files: list[str] = Field(default_factory=list, description="Python files put on the path.")
-    files: list[str] = Field(default_factory=list, description="Files put beside each executor.")
-    archives: list[str] = Field(default_factory=list, description="Archives unpacked there.")
+    app_name: str | None = Field(
+        default=None,
+        title="Application name",
+        description="Name shown by Spark; the run's if empty.",
+        examples=["Delays of 2013"],
+    )
+    main_class: str | None = Field(
+        default=None,
+        title="Application main class",
+        description="Needed by JVM applications alone.",
+        examples=["org.example.Main"],
+    )
+    py_files: list[str] = Field(
+        default_factory=list,
+        title="Python files",
+        description="Modules and archives put on the application's path.",
+        examples=[["helpers.py", "package.zip"]],
+    )
+    jars: list[str] = Field(
+        default_factory=list,
+        title="JARs",
+        description="Java libraries for driver and executors.",
+        examples=[["/opt/jars/postgresql.jar"]],
+    )
     packages: list[str] = Field(
         default_factory=list,
+        title="JAR packages",
         description="Maven coordinates, fetched by the submitting machine.",
         examples=[["org.apache.spark:spark-avro_2.13:4.0.0"]],
     )
     repositories: list[str] = Field(
-        default_factory=list, description="More places to look for packages."
+        default_factory=list,
+        title="JAR package repositories",
+        description="More places to look for packages.",
+        examples=[["https://maven.example.org/releases"]],
+    )
+    files: list[str] = Field(
+        default_factory=list,
+        description="Files put beside each executor.",
+        examples=[["settings.json"]],
+    )
+    archives: list[str] = Field(
+        default_factory=list,
+        description="Archives unpacked beside each executor.",
+        examples=[["environment.tar.gz#environment"]],
     )
     driver_memory: str | None = Field(
         default=None, description="Memory of the driver.", examples=["2g"]
@@ -69,26 +106,35 @@ class SparkConfig(EnvironmentFields, Block):
     )
     executor_cores: int | None = Field(default=None, ge=1, description="Cores of each executor.")
     num_executors: int | None = Field(
-        default=None, ge=1, description="How many executors; YARN and Kubernetes only."
+        default=None,
+        ge=1,
+        title="Executor count",
+        description="How many executors; only for YARN and Kubernetes.",
     )
     total_executor_cores: int | None = Field(
-        default=None, ge=1, description="Cores of all executors together; standalone only."
+        default=None,
+        ge=1,
+        title="Executor cores in total",
+        description="Cores of all executors together; only for Spark's own master (spark://).",
     )
-    queue: str | None = Field(default=None, description="YARN queue; YARN only.")
     conf: dict[str, str | int | float | bool] = Field(
         default_factory=dict,
+        title="Properties",
         description="Any Spark property.",
         examples=[{"spark.sql.shuffle.partitions": 8}],
     )
     secret_conf: SecretDict | None = Field(
-        default=None, description="Spark properties whose values are secret."
+        default=None,
+        title="Secret properties",
+        description="Spark properties whose values are secret.",
+        examples=[{"spark.hadoop.fs.s3a.secret.key": "its value"}],
     )
     java_home: str = Field(
         default="auto",
         description="A JDK's folder, or auto: JAVA_HOME when it is Java 17 or 21, else PyPI's.",
     )
     time_limit: float | None = Field(
-        default=None, gt=0, description="Seconds after which an application is stopped."
+        default=None, gt=0, description="Seconds that an application may take; no limit if empty."
     )
 
     def command(
