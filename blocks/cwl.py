@@ -16,8 +16,8 @@ class CwlConfig(EnvironmentFields, Block):
         ```python
         from blocks import CwlConfig
 
-        CwlConfig(parallel=4).save("BLOCK_NAME")
-        cwl = CwlConfig.load("BLOCK_NAME")
+        config = CwlConfig.load("BLOCK_NAME")
+        CwlConfig(on_error=config.on_error, parallel=4).save("four-jobs")
         ```
     """
 

@@ -18,11 +18,10 @@ class ReportEndpoint(Form, Block):
 
     Example:
         ```python
-        from blocks import ReportEndpoint, SigningKey
+        from blocks import ReportEndpoint
 
-        key = SigningKey.load("default")
-        ReportEndpoint(url="https://reports.example.org", signing_key=key).save("BLOCK_NAME")
         endpoint = ReportEndpoint.load("BLOCK_NAME")
+        print(endpoint.address("status"))
         ```
     """
 

@@ -20,8 +20,8 @@ class NotebookConfig(EnvironmentFields, Block):
         ```python
         from blocks import NotebookConfig
 
-        NotebookConfig(cell_timeout=600).save("BLOCK_NAME")
-        notebook = NotebookConfig.load("BLOCK_NAME")
+        config = NotebookConfig.load("BLOCK_NAME")
+        NotebookConfig(kernel=config.kernel, time_limit=600).save("short")
         ```
     """
 

@@ -25,8 +25,8 @@ class SigningKey(Form, Block):
         ```python
         from blocks import SigningKey
 
-        SigningKey(path="/etc/penstock/signing.pem").save("BLOCK_NAME")
         key = SigningKey.load("BLOCK_NAME")
+        print(key.sign({"run_id": "42"}))
         ```
     """
 
@@ -85,10 +85,10 @@ class VerifyKey(Form, Block):
 
     Example:
         ```python
-        from blocks import VerifyKey
+        from blocks import VerifyKey, SigningKey
 
-        VerifyKey(path="/etc/penstock/signing.pub.pem").save("BLOCK_NAME")
         key = VerifyKey.load("BLOCK_NAME")
+        print(key.verify(SigningKey.load("default").sign({"run_id": "42"})))
         ```
     """
 

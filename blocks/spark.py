@@ -9,6 +9,7 @@ from prefect.blocks.fields import SecretDict
 from pydantic import Field, HttpUrl
 
 from blocks._command import Command, EnvironmentFields
+from blocks._properties import properties_text, spelled
 from blocks.errors import ConfigError
 
 PROPERTIES = "spark.properties"
@@ -29,8 +30,8 @@ class SparkConfig(EnvironmentFields, Block):
         ```python
         from blocks import SparkConfig
 
-        SparkConfig(master="local[2]", driver_memory="2g").save("BLOCK_NAME")
-        spark = SparkConfig.load("BLOCK_NAME")
+        config = SparkConfig.load("BLOCK_NAME")
+        SparkConfig(master=config.master, driver_memory="4g").save("larger")
         ```
     """
 
@@ -237,40 +238,13 @@ class SparkConfig(EnvironmentFields, Block):
             "spark.ui.showConsoleProgress": "false",
             "spark.local.dir": str(folder / "scratch"),
             **(_LOOPBACK if self._local() else {}),
-            **{name: _spelled(value) for name, value in self.conf.items()},
+            **{name: spelled(value) for name, value in self.conf.items()},
         }
         return {name: str(value) for name, value in properties.items() if value is not None}
 
     def _secret_conf(self) -> dict[str, str]:
         secret: dict[str, Any] = self.secret_conf.get_secret_value() if self.secret_conf else {}
-        return {name: _spelled(value) for name, value in secret.items()}
-
-
-def properties_text(properties: dict[str, str]) -> str:
-    """A Java properties file (java.util.Properties.load): sorted, exact for any text."""
-    return "".join(
-        f"{_escaped(name, key=True)}={_escaped(value)}\n"
-        for name, value in sorted(properties.items())
-    )
-
-
-def _escaped(text: str, *, key: bool = False) -> str:
-    out = []
-    for index, char in enumerate(text):
-        if char in "\\\n\r\t" or (key and char in " :=#!"):
-            out.append({"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char, "\\" + char))
-        elif char == " " and index == 0:
-            out.append("\\ ")
-        elif " " <= char <= "~":
-            out.append(char)
-        else:
-            units = char.encode("utf-16-be")
-            out.extend(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
-    return "".join(out)
-
-
-def _spelled(value: str | float | bool) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return {name: spelled(value) for name, value in secret.items()}
 
 
 def _joined(field: str, values: list[str]) -> str | None:
