@@ -1,4 +1,6 @@
-"""Java properties files, which hold what Spark is told."""
+"""How Spark is told its settings: a Java properties file, and the spelling of values in it."""
+
+from blocks.errors import ConfigError
 
 
 def properties_text(properties: dict[str, str]) -> str:
@@ -27,3 +29,11 @@ def _escaped(text: str, *, key: bool = False) -> str:
 def spelled(value: str | float | bool) -> str:
     """A value as Spark spells it: true and false in small letters."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def joined(field: str, values: list[str]) -> str | None:
+    """A list as Spark spells it, None for an empty one; raises ConfigError for what it cannot."""
+    for value in values:
+        if "," in value:
+            raise ConfigError(f"{field} holds {value!r}: Spark cannot express a comma in a path")
+    return ",".join(values) or None

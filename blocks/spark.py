@@ -9,7 +9,7 @@ from prefect.blocks.fields import SecretDict
 from pydantic import Field, HttpUrl
 
 from blocks._command import Command, EnvironmentFields
-from blocks._properties import properties_text, spelled
+from blocks._properties import joined, properties_text, spelled
 from blocks.errors import ConfigError
 
 PROPERTIES = "spark.properties"
@@ -224,12 +224,12 @@ class SparkConfig(EnvironmentFields, Block):
             "spark.executor.instances": self.num_executors,
             "spark.cores.max": self.total_executor_cores,
             "spark.yarn.queue": self.queue,
-            "spark.jars": _joined("jars", self.jars),
-            "spark.submit.pyFiles": _joined("py_files", self.py_files),
-            "spark.files": _joined("files", self.files),
-            "spark.archives": _joined("archives", self.archives),
-            "spark.jars.packages": _joined("packages", self.packages),
-            "spark.jars.repositories": _joined("repositories", self.repositories),
+            "spark.jars": joined("jars", self.jars),
+            "spark.submit.pyFiles": joined("py_files", self.py_files),
+            "spark.files": joined("files", self.files),
+            "spark.archives": joined("archives", self.archives),
+            "spark.jars.packages": joined("packages", self.packages),
+            "spark.jars.repositories": joined("repositories", self.repositories),
             # The event log is how a run's progress is followed, with or without a UI.
             "spark.eventLog.enabled": "true",
             "spark.eventLog.dir": (folder / EVENT_LOG).as_uri(),
@@ -245,10 +245,3 @@ class SparkConfig(EnvironmentFields, Block):
     def _secret_conf(self) -> dict[str, str]:
         secret: dict[str, Any] = self.secret_conf.get_secret_value() if self.secret_conf else {}
         return {name: spelled(value) for name, value in secret.items()}
-
-
-def _joined(field: str, values: list[str]) -> str | None:
-    for value in values:
-        if "," in value:
-            raise ConfigError(f"{field} holds {value!r}: Spark cannot express a comma in a path")
-    return ",".join(values) or None
