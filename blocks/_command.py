@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prefect.blocks.fields import SecretDict
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
+from blocks._form import Form
 from blocks.errors import ConfigError
 
 
@@ -27,7 +28,7 @@ class Command:
     masked: list[str] = field(default_factory=list, repr=False)
 
 
-class EnvironmentFields(BaseModel):
+class EnvironmentFields(Form):
     """Fields of every block that starts programs: what their environment holds.
 
     Programs get a short list of harmless variables and what is named here; nothing else.
@@ -41,9 +42,11 @@ class EnvironmentFields(BaseModel):
     secret_environment: SecretDict | None = Field(
         default=None,
         description="Variables set for the program whose values are secret and masked in logs.",
+        examples=[{"API_TOKEN": "its value"}],
     )
     pass_environment: list[str] = Field(
         default_factory=list,
+        title="Passed environment",
         description="Names of the worker's own variables that the program may see.",
         examples=[["AWS_PROFILE"]],
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from prefect.blocks.core import Block
-from pydantic import Field
+from pydantic import Field, HttpUrl
 
 from blocks._command import Command, EnvironmentFields
 
@@ -16,19 +16,25 @@ class CwlConfig(EnvironmentFields, Block):
         ```python
         from blocks import CwlConfig
 
-        CwlConfig(parallel=4).save("default")
+        config = CwlConfig.load("BLOCK_NAME")
+        CwlConfig(on_error=config.on_error, parallel=4).save("four-jobs")
         ```
     """
 
     _block_type_name = "CWL Config"
     _block_type_slug = "cwl-config"
     _description = "How CWL workflows are run."
+    _documentation_url = HttpUrl("https://www.commonwl.org/v1.2/")
 
     parallel: int | None = Field(
-        default=None, ge=1, description="Jobs at a time; the machine's cores if empty."
+        default=None,
+        ge=1,
+        title="Parallel jobs",
+        description="How many jobs run at a time; as many as the machine has cores if empty.",
     )
     on_error: Literal["stop", "continue"] = Field(
-        default="stop", description="After a failed job: stop, or go on with what does not need it."
+        default="stop",
+        description="After a failed job: stop, or continue with what does not need it.",
     )
 
     def command(self, argv: list[str], environment: Mapping[str, str]) -> Command:

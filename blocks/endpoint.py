@@ -5,34 +5,39 @@ from typing import Any, Literal
 import httpx
 from prefect.blocks.core import Block
 from prefect.blocks.fields import SecretDict
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, HttpUrl, PrivateAttr, model_validator
 
+from blocks._form import Form
 from blocks._messages import Message, encode
 from blocks.errors import ConfigError, NotDelivered
 from blocks.signing import SigningKey
 
 
-class ReportEndpoint(Block):
+class ReportEndpoint(Form, Block):
     """An outside system that hears how runs go, by signed HTTP posts.
 
     Example:
         ```python
-        from blocks import ReportEndpoint, SigningKey
+        from blocks import ReportEndpoint
 
-        key = SigningKey.load("default")
-        ReportEndpoint(url="https://reports.example.org", signing_key=key).save("default")
+        endpoint = ReportEndpoint.load("BLOCK_NAME")
+        print(endpoint.address("status"))
         ```
     """
 
     _block_type_name = "Report Endpoint"
     _block_type_slug = "report-endpoint"
     _description = "An outside system that hears how runs go, by signed HTTP posts."
+    _documentation_url = HttpUrl("https://www.rfc-editor.org/rfc/rfc7519")
 
     url: str = Field(
-        description="Where the system listens.", examples=["https://reports.example.org"]
+        title="URL",
+        description="Where the system listens.",
+        examples=["https://reports.example.org"],
     )
     prefix: str = Field(
         default="",
+        title="Path prefix",
         description="Path before progress, status and results.",
         examples=["satellite/v1"],
     )
@@ -40,7 +45,10 @@ class ReportEndpoint(Block):
         default="state", description="The field that carries a state; older listeners read title."
     )
     headers: SecretDict | None = Field(
-        default=None, description="Extra request headers; their values are kept secret."
+        default=None,
+        title="Secret headers",
+        description="Extra request headers; their values are kept secret.",
+        examples=[{"X-Api-Key": "its value"}],
     )
     signing_key: SigningKey | None = Field(
         default=None, description="The key that signs; needed unless unsigned is ticked."
@@ -49,13 +57,22 @@ class ReportEndpoint(Block):
         default=False, description="Send in the clear on purpose. Never a fallback."
     )
     match_deployments: list[str] = Field(
-        default_factory=list, description="Hear only these deployments; empty for all."
+        default_factory=list,
+        title="Only deployments",
+        description="Names of the deployments whose runs it hears; all if empty.",
+        examples=[["spark", "demo"]],
     )
     match_flows: list[str] = Field(
-        default_factory=list, description="Hear only these flows; empty for all."
+        default_factory=list,
+        title="Only flows",
+        description="Names of the flows whose runs it hears; all if empty.",
+        examples=[["spark-job", "demo"]],
     )
     match_tags: list[str] = Field(
-        default_factory=list, description="Hear only runs with all of these tags; empty for all."
+        default_factory=list,
+        title="Only tags",
+        description="It hears runs that have all of these tags; all runs if empty.",
+        examples=[["nightly"]],
     )
     timeout: float = Field(
         default=5.0, gt=0, le=60, description="Seconds to wait for an answer to one post."

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect.blocks.core import Block
-from pydantic import Field
+from pydantic import Field, HttpUrl
 
 from blocks._command import Command, EnvironmentFields
 
@@ -20,23 +20,29 @@ class NotebookConfig(EnvironmentFields, Block):
         ```python
         from blocks import NotebookConfig
 
-        NotebookConfig(cell_timeout=600).save("default")
+        config = NotebookConfig.load("BLOCK_NAME")
+        NotebookConfig(kernel=config.kernel, time_limit=600).save("short")
         ```
     """
 
     _block_type_name = "Notebook Config"
     _block_type_slug = "notebook-config"
     _description = "How notebooks are executed."
+    _documentation_url = HttpUrl("https://papermill.readthedocs.io/en/latest/")
 
     kernel: str | None = Field(
-        default=None, description="Name of the kernel; the notebook's own if empty."
+        default=None,
+        description="Name of the Jupyter kernel; the notebook's own if empty.",
+        examples=["python3"],
     )
-    hide_input: bool = Field(default=False, description="Leave the code out of the HTML report.")
+    hide_input: bool = Field(
+        default=False, title="Hide code", description="Leave the code out of the HTML report."
+    )
     cell_timeout: int | None = Field(
-        default=None, gt=0, description="Seconds that one cell may take."
+        default=None, gt=0, description="Seconds that one cell may take; no limit if empty."
     )
     time_limit: float | None = Field(
-        default=None, gt=0, description="Seconds after which a notebook is stopped."
+        default=None, gt=0, description="Seconds that a notebook may take; no limit if empty."
     )
 
     def command(

@@ -9,28 +9,31 @@ import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, HttpUrl, SecretStr, model_validator
 
+from blocks._form import Form
 from blocks.errors import ConfigError, KeyUnusable, NotVerified
 
 _JWT = jwt.PyJWT(options={"enforce_minimum_key_length": True})
 Algorithm = Literal["RS256", "ES256", "EdDSA"]
 
 
-class SigningKey(Block):
+class SigningKey(Form, Block):
     """A private key that signs reports.
 
     Example:
         ```python
         from blocks import SigningKey
 
-        SigningKey(path="/etc/penstock/signing.pem").save("default")
+        key = SigningKey.load("BLOCK_NAME")
+        print(key.sign({"run_id": "42"}))
         ```
     """
 
     _block_type_name = "Signing Key"
     _block_type_slug = "signing-key"
     _description = "A private key that signs reports."
+    _documentation_url = HttpUrl("https://www.rfc-editor.org/rfc/rfc7518")
 
     algorithm: Algorithm = Field(
         default="RS256", description="How to sign (RFC 7518); RS256 is what most listeners expect."
@@ -47,6 +50,7 @@ class SigningKey(Block):
     )
     pem: SecretStr | None = Field(
         default=None,
+        title="PEM",
         description="Or the PEM itself. Whoever may read blocks with secrets can read it.",
     )
 
@@ -76,28 +80,37 @@ class SigningKey(Block):
             ) from None
 
 
-class VerifyKey(Block):
+class VerifyKey(Form, Block):
     """A public key that checks the signature of reports.
 
     Example:
         ```python
-        from blocks import VerifyKey
+        from blocks import VerifyKey, SigningKey
 
-        VerifyKey(path="/etc/penstock/signing.pub.pem").save("default")
+        key = VerifyKey.load("BLOCK_NAME")
+        print(key.verify(SigningKey.load("default").sign({"run_id": "42"})))
         ```
     """
 
     _block_type_name = "Verify Key"
     _block_type_slug = "verify-key"
     _description = "A public key that checks the signature of reports."
+    _documentation_url = HttpUrl("https://www.rfc-editor.org/rfc/rfc7518")
 
     algorithm: Algorithm = Field(
         default="RS256", description="The one algorithm that is accepted; the token has no say."
     )
     path: str | None = Field(
-        default=None, description="A file that holds the public key as PEM, read when needed."
+        default=None,
+        description="A file that holds the public key as PEM, read when needed.",
+        examples=["/etc/penstock/signing.pub.pem"],
     )
-    pem: str | None = Field(default=None, description="Or the PEM itself; it is no secret.")
+    pem: str | None = Field(
+        default=None,
+        title="PEM",
+        description="Or the PEM itself; it is no secret.",
+        examples=["-----BEGIN PUBLIC KEY-----…"],
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "VerifyKey":

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from prefect.blocks.core import Block
 from prefect.blocks.fields import SecretDict
-from pydantic import Field
+from pydantic import Field, HttpUrl
 
 from blocks._command import Command, EnvironmentFields
+from blocks._properties import joined, properties_text, spelled
 from blocks.errors import ConfigError
 
 PROPERTIES = "spark.properties"
@@ -29,13 +30,17 @@ class SparkConfig(EnvironmentFields, Block):
         ```python
         from blocks import SparkConfig
 
-        SparkConfig(master="local[2]", driver_memory="2g").save("default")
+        config = SparkConfig.load("BLOCK_NAME")
+        SparkConfig(master=config.master, driver_memory="4g").save("larger")
         ```
     """
 
     _block_type_name = "Spark Config"
     _block_type_slug = "spark-config"
     _description = "How Spark applications are submitted."
+    _documentation_url = HttpUrl(
+        "https://spark.apache.org/docs/latest/submitting-applications.html"
+    )
 
     master: str = Field(
         default="local[*]",
@@ -45,21 +50,54 @@ class SparkConfig(EnvironmentFields, Block):
     deploy_mode: Literal["client", "cluster"] = Field(
         default="client", description="Where the driver runs: beside the flow, or in the cluster."
     )
-    app_name: str | None = Field(
-        default=None, description="Name shown by Spark; the run's if empty."
+    queue: str | None = Field(
+        default=None, title="YARN queue", description="Only for YARN.", examples=["nightly"]
     )
-    main_class: str | None = Field(default=None, description="Main class of a JVM application.")
-    jars: list[str] = Field(default_factory=list, description="Jars for driver and executors.")
-    py_files: list[str] = Field(default_factory=list, description="Python files put on the path.")
-    files: list[str] = Field(default_factory=list, description="Files put beside each executor.")
-    archives: list[str] = Field(default_factory=list, description="Archives unpacked there.")
+    app_name: str | None = Field(
+        default=None,
+        title="Application name",
+        description="Name shown by Spark; the run's if empty.",
+        examples=["Delays of 2013"],
+    )
+    main_class: str | None = Field(
+        default=None,
+        title="Application main class",
+        description="Needed by JVM applications alone.",
+        examples=["org.example.Main"],
+    )
+    py_files: list[str] = Field(
+        default_factory=list,
+        title="Python files",
+        description="Modules and archives put on the application's path.",
+        examples=[["helpers.py", "package.zip"]],
+    )
+    jars: list[str] = Field(
+        default_factory=list,
+        title="JARs",
+        description="Java libraries for driver and executors.",
+        examples=[["/opt/jars/postgresql.jar"]],
+    )
     packages: list[str] = Field(
         default_factory=list,
+        title="JAR packages",
         description="Maven coordinates, fetched by the submitting machine.",
         examples=[["org.apache.spark:spark-avro_2.13:4.0.0"]],
     )
     repositories: list[str] = Field(
-        default_factory=list, description="More places to look for packages."
+        default_factory=list,
+        title="JAR package repositories",
+        description="More places to look for packages.",
+        examples=[["https://maven.example.org/releases"]],
+    )
+    files: list[str] = Field(
+        default_factory=list,
+        description="Files put beside each executor.",
+        examples=[["settings.json"]],
+    )
+    archives: list[str] = Field(
+        default_factory=list,
+        description="Archives unpacked beside each executor.",
+        examples=[["environment.tar.gz#environment"]],
     )
     driver_memory: str | None = Field(
         default=None, description="Memory of the driver.", examples=["2g"]
@@ -69,26 +107,35 @@ class SparkConfig(EnvironmentFields, Block):
     )
     executor_cores: int | None = Field(default=None, ge=1, description="Cores of each executor.")
     num_executors: int | None = Field(
-        default=None, ge=1, description="How many executors; YARN and Kubernetes only."
+        default=None,
+        ge=1,
+        title="Executor count",
+        description="How many executors; only for YARN and Kubernetes.",
     )
     total_executor_cores: int | None = Field(
-        default=None, ge=1, description="Cores of all executors together; standalone only."
+        default=None,
+        ge=1,
+        title="Executor cores in total",
+        description="Cores of all executors together; only for Spark's own master (spark://).",
     )
-    queue: str | None = Field(default=None, description="YARN queue; YARN only.")
     conf: dict[str, str | int | float | bool] = Field(
         default_factory=dict,
+        title="Properties",
         description="Any Spark property.",
         examples=[{"spark.sql.shuffle.partitions": 8}],
     )
     secret_conf: SecretDict | None = Field(
-        default=None, description="Spark properties whose values are secret."
+        default=None,
+        title="Secret properties",
+        description="Spark properties whose values are secret.",
+        examples=[{"spark.hadoop.fs.s3a.secret.key": "its value"}],
     )
     java_home: str = Field(
         default="auto",
         description="A JDK's folder, or auto: JAVA_HOME when it is Java 17 or 21, else PyPI's.",
     )
     time_limit: float | None = Field(
-        default=None, gt=0, description="Seconds after which an application is stopped."
+        default=None, gt=0, description="Seconds that an application may take; no limit if empty."
     )
 
     def command(
@@ -177,12 +224,12 @@ class SparkConfig(EnvironmentFields, Block):
             "spark.executor.instances": self.num_executors,
             "spark.cores.max": self.total_executor_cores,
             "spark.yarn.queue": self.queue,
-            "spark.jars": _joined("jars", self.jars),
-            "spark.submit.pyFiles": _joined("py_files", self.py_files),
-            "spark.files": _joined("files", self.files),
-            "spark.archives": _joined("archives", self.archives),
-            "spark.jars.packages": _joined("packages", self.packages),
-            "spark.jars.repositories": _joined("repositories", self.repositories),
+            "spark.jars": joined("jars", self.jars),
+            "spark.submit.pyFiles": joined("py_files", self.py_files),
+            "spark.files": joined("files", self.files),
+            "spark.archives": joined("archives", self.archives),
+            "spark.jars.packages": joined("packages", self.packages),
+            "spark.jars.repositories": joined("repositories", self.repositories),
             # The event log is how a run's progress is followed, with or without a UI.
             "spark.eventLog.enabled": "true",
             "spark.eventLog.dir": (folder / EVENT_LOG).as_uri(),
@@ -191,44 +238,10 @@ class SparkConfig(EnvironmentFields, Block):
             "spark.ui.showConsoleProgress": "false",
             "spark.local.dir": str(folder / "scratch"),
             **(_LOOPBACK if self._local() else {}),
-            **{name: _spelled(value) for name, value in self.conf.items()},
+            **{name: spelled(value) for name, value in self.conf.items()},
         }
         return {name: str(value) for name, value in properties.items() if value is not None}
 
     def _secret_conf(self) -> dict[str, str]:
         secret: dict[str, Any] = self.secret_conf.get_secret_value() if self.secret_conf else {}
-        return {name: _spelled(value) for name, value in secret.items()}
-
-
-def properties_text(properties: dict[str, str]) -> str:
-    """A Java properties file (java.util.Properties.load): sorted, exact for any text."""
-    return "".join(
-        f"{_escaped(name, key=True)}={_escaped(value)}\n"
-        for name, value in sorted(properties.items())
-    )
-
-
-def _escaped(text: str, *, key: bool = False) -> str:
-    out = []
-    for index, char in enumerate(text):
-        if char in "\\\n\r\t" or (key and char in " :=#!"):
-            out.append({"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char, "\\" + char))
-        elif char == " " and index == 0:
-            out.append("\\ ")
-        elif " " <= char <= "~":
-            out.append(char)
-        else:
-            units = char.encode("utf-16-be")
-            out.extend(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
-    return "".join(out)
-
-
-def _spelled(value: str | float | bool) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _joined(field: str, values: list[str]) -> str | None:
-    for value in values:
-        if "," in value:
-            raise ConfigError(f"{field} holds {value!r}: Spark cannot express a comma in a path")
-    return ",".join(values) or None
+        return {name: spelled(value) for name, value in secret.items()}
