@@ -136,7 +136,7 @@ def loaded(statement: str) -> set[str]:
         ("import blocks", {"blocks"}),
         ("import blocks; dir(blocks)", {"blocks"}),
         ("import blocks.errors", {"blocks", "blocks.errors"}),
-        ("import blocks._home", {"blocks", "blocks._home"}),
+        ("import blocks._home", {"blocks", "blocks._home", "blocks.errors"}),
     ],
 )
 def test_what_needs_no_prefect_does_not_wait_for_it(statement, modules):
