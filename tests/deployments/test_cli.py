@@ -142,7 +142,7 @@ def shell(request, tmp_path):
         ("penstock sta", "tus"),
         ("penstock run --par", "ameters"),
         ("penstock completion z", "sh"),
-        ("./bin/penstock dow", "n"),
+        ("./bin/penstock stat", "us"),
     ],
 )
 def test_tab_completes_commands_options_and_choices(shell, typed, rest):
