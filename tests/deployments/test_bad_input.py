@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent.parent
 APP = str(ROOT / "flows" / "examples" / "flights" / "delays.py")
 
 
-def penstock(*words, home, inside=""):
+def penstock(*words, home, inside="", **environment):
     """The command of a newcomer; `inside` is done first, in a mount namespace of its own."""
     command = [sys.executable, "-m", "deployments", *words]
     if inside:
@@ -31,7 +31,7 @@ def penstock(*words, home, inside=""):
     return subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, "PENSTOCK_HOME": str(home)},
+        env={**os.environ, "PENSTOCK_HOME": str(home), **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -243,18 +243,7 @@ def test_without_a_network_the_address_is_named(tmp_path):
 
 
 def test_a_server_that_is_gone_is_one_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "deployments", "seed"],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "PENSTOCK_HOME": str(tmp_path),
-            "PREFECT_API_URL": "http://me:hush@127.0.0.1:9/api",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = penstock("seed", home=tmp_path, PREFECT_API_URL="http://me:hush@127.0.0.1:9/api")
     assert done.returncode == 1
     assert "the Prefect server failed to answer (ConnectError)" in only_line(done)
     assert "hush" not in done.stdout + done.stderr

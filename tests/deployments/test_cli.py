@@ -106,10 +106,10 @@ def test_a_reader_that_goes_away_is_no_error():
 
 
 SHELLS = {
-    "bash": (["--norc", "--noprofile", "-i"], "source {script}; echo rea''dy"),
+    "bash": (["--norc", "--noprofile", "-i"], "source {script}; PS1='rea''dy> '"),
     "zsh": (
         ["-f", "-i"],
-        "autoload -U compinit; compinit -u -D; eval \"$(<{script})\"; echo rea''dy",
+        "autoload -U compinit; compinit -u -D; eval \"$(<{script})\"; PS1='rea''dy> '",
     ),
 }
 
@@ -131,7 +131,7 @@ def shell(request, tmp_path):
         env={"PATH": os.environ["PATH"], "TERM": "dumb", "HOME": str(tmp_path)},
     )
     mine.sendline(prepare.format(script=script))
-    mine.expect("\nready")
+    mine.expect_exact("ready> ")  # printed once the line editor has taken the terminal
     yield mine
     mine.close(force=True)
 
@@ -142,7 +142,7 @@ def shell(request, tmp_path):
         ("penstock sta", "tus"),
         ("penstock run --par", "ameters"),
         ("penstock completion z", "sh"),
-        ("./bin/penstock do", "wn"),
+        ("./bin/penstock stat", "us"),
     ],
 )
 def test_tab_completes_commands_options_and_choices(shell, typed, rest):
