@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadgroup
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 KINDS  := $(basename $(notdir $(wildcard flows/[a-z]*.py)))
 
 .PHONY: help setup run up down status check fix test test-full $(KINDS:%=test-%) lock clean

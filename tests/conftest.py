@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -61,22 +62,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(mine.home)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First those that must be alone, one after the other, beside those that need no installation.
+    """First the files whose tests must be alone, beside those that need no installation.
 
     So nobody waits for its start, either.
     """
-
-    def turn(item: pytest.Item) -> int:
-        if item.get_closest_marker("alone"):
-            item.add_marker(pytest.mark.xdist_group("alone"))
-            return 0
-        if "everything_up" not in getattr(item, "fixturenames", ()):
-            return 1
-        return 2 if item.get_closest_marker("xdist_group") else 3  # what is long must not be last
-
-    items.sort(key=turn)
+    turns = {}
+    for path, those in groupby(items, key=lambda item: item.path):
+        tests = list(those)
+        needs = any("everything_up" in getattr(test, "fixturenames", ()) for test in tests)
+        alone = all(test.get_closest_marker("alone") for test in tests)
+        turns[path] = 0 if alone else 2 if needs else 1
+    items.sort(key=lambda item: turns[item.path])
 
 
 @dataclass
@@ -181,6 +178,16 @@ def api(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setenv("PENSTOCK_HOME", str(installation.home))
     with get_client(sync_client=True) as client:
         yield client
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> dict[str, str]:
+    """The parameters of a quick run of the deployment `cwl`."""
+    (tmp_path / "echo.cwl").write_text(
+        "{cwlVersion: v1.2, class: CommandLineTool, inputs: [], baseCommand: [echo, hello], "
+        "stdout: out, outputs: {out: stdout}}"
+    )
+    return {"workflow": str(tmp_path / "echo.cwl")}
 
 
 @pytest.fixture

@@ -66,17 +66,9 @@ def loaded(folder, everything_up) -> dict[str, dict[str, Any]]:
     return {got["entrypoint"]: got for got in map(json.loads, done.stdout.splitlines())}
 
 
-four_ways = [
-    pytest.mark.xdist_group("loading"),  # the wheel is built, and everything loaded, only once
-    pytest.mark.parametrize("form", [str, file_form], ids=["module form", "file form"]),
-    pytest.mark.parametrize("name", ENTRYPOINTS),
-]
-
-
 def in_four_ways(test):
-    for mark in four_ways:
-        test = mark(test)
-    return test
+    test = pytest.mark.parametrize("form", [str, file_form], ids=["module form", "file form"])(test)
+    return pytest.mark.parametrize("name", ENTRYPOINTS)(test)
 
 
 @in_four_ways
@@ -116,7 +108,6 @@ def test_hooks_called_by_keyword_tell_a_cancellation_and_a_crash(
         assert told["state"] == "failed"
 
 
-@pytest.mark.xdist_group("loading")
 def test_the_wheel_holds_every_file_of_the_three_folders(unpacked):
     def files(root: Path) -> set[str]:
         found = (path for layer in LAYERS for path in (root / layer).rglob("*") if path.is_file())

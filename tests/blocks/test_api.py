@@ -89,6 +89,7 @@ def test_prefect_finds_secrets_in_the_same_blocks_as_these_tests():
     assert len(known) > 1
 
 
+@pytest.mark.alone(reason="an endpoint that is saved hears every run")
 @pytest.mark.parametrize("nested", ["inside", "by reference"])
 @pytest.mark.parametrize("kind", WITH_SECRETS, ids=lambda kind: kind.__name__)
 def test_the_api_shows_no_secret_unless_it_is_asked_to(api, save, kind, nested):
@@ -141,6 +142,7 @@ def python(*words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.alone(reason="a type is deleted, and its documents with it")
 def test_registering_teaches_a_server_the_types_it_lacks(installation, api):
     slugs = {block.get_block_type_slug() for block in EACH}
 

@@ -89,6 +89,7 @@ def test_what_every_program_has_comes_after_what_is_the_blocks_own(block, form):
     assert len(shared) in (0, len(EnvironmentFields.model_fields))
 
 
+@pytest.mark.alone(reason="deletes every document that was not there before")
 def test_the_example_runs_as_the_ui_offers_it(api, block):
     samples = tomllib.loads(SAMPLES.read_text())[block.get_block_type_slug()]
     _, code, _ = (block.get_code_example() or "").split("```")

@@ -34,6 +34,7 @@ JOBS = {
 }
 
 
+@pytest.mark.alone(reason="the listener must hear nothing meanwhile")
 @pytest.mark.parametrize("name", JOBS)
 def test_a_dry_run_starts_writes_and_tells_nothing(installation, api, name, tmp_path):
     before = installation.store.size

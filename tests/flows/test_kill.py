@@ -24,10 +24,7 @@ from flows._run import record as records
 from flows._run.engine import Engine, engine_of
 from flows._run.process import LOG
 
-pytestmark = [
-    pytest.mark.full,
-    pytest.mark.xdist_group("kill"),  # a sweep would end the vanished runs of other tests, too
-]
+pytestmark = pytest.mark.full
 
 GROVE = "tests/programs/grove.py"
 LONG, SHORT = 900.0, 12.0  # seconds the trees stand: until they are felled, or until they end

@@ -88,11 +88,14 @@ def test_a_program_that_is_not_there_is_one_clear_error(place):
         place.start(job("/no-such-program"))
 
 
-def test_the_record_is_written_before_anything_waits_and_holds_the_outcome_after(place):
-    record = place.start(shell("exit 0"))
+def test_the_record_is_written_before_anything_waits_and_holds_the_outcome_after(place, tmp_path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    record = place.start(shell(f"read go < '{gate}'; exit 0"))
     on_disk = records.latest(RUN, KEY)
     assert on_disk == record
     assert record.pid
+    gate.write_text("go\n")
     place.watch(record)
     ended = records.latest(RUN, KEY)
     assert ended.outcome["code"] == 0

@@ -30,6 +30,7 @@ def test_an_edited_block_applies_to_the_next_run_and_not_to_the_running_one(api)
     assert looks_twice() == [2, 2]
 
 
+@pytest.mark.alone(reason="no program of any run may be recorded meanwhile")
 def test_a_composite_names_a_missing_block_before_it_starts_anything(installation, api):
     before = {path.name for path in (installation.home / "runs").glob("*/*/record.json")}
     with pytest.raises(BlockMissing, match="no CwlConfig block is called 'nope'"):
