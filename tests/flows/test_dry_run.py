@@ -37,7 +37,6 @@ JOBS = {
 @pytest.mark.alone(reason="the listener must hear nothing meanwhile")
 @pytest.mark.parametrize("name", JOBS)
 def test_a_dry_run_starts_writes_and_tells_nothing(installation, api, name, tmp_path):
-    before = installation.store.size
     environment = {**os.environ, "PENSTOCK_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-B", str(AUDITED), name, json.dumps({**JOBS[name], "dry_run": True})],
@@ -59,7 +58,7 @@ def test_a_dry_run_starts_writes_and_tells_nothing(installation, api, name, tmp_
     ]
     assert beyond == []
     assert not (tmp_path / "home").exists()
-    assert installation.store.size == before
+    assert installation.heard(noted["run"]) == []
     assert noted["result"]["dry_run"]
     assert "listener" in noted["result"]["would_be_told"]
 

@@ -31,6 +31,7 @@ module, _, name = sys.argv[1].rpartition(".")
 flow = getattr(import_module(module), name)
 sys.addaudithook(hook)
 watching = True
-result = flow(**json.loads(sys.argv[2]))
+state = flow(**json.loads(sys.argv[2]), return_state=True)
 watching = False
-print(json.dumps({"result": result, "seen": seen}))
+run = str(state.state_details.flow_run_id)
+print(json.dumps({"run": run, "result": state.result(), "seen": seen}))
