@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.recipe import without_blocks
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+TEXTS = {page: without_blocks(page.read_text()) for page in PAGES}
 COMMANDS = [
     (page.name, line)
-    for page in PAGES
-    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.S)
+    for page, text in TEXTS.items()
+    for block in re.findall(r"```sh\n(.*?)```", text, re.S)
     for line in block.splitlines()
 ]
 
@@ -46,13 +49,13 @@ def test_every_command_of_the_docs_runs(installation, page, line, tmp_path):
 
 
 def test_every_link_of_the_docs_leads_somewhere():
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+    for page, text in TEXTS.items():
+        for target in re.findall(r"\]\(([^)#]+)", text):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_every_path_that_the_docs_name_exists():
-    for page in PAGES:
-        for named in re.findall(r"`((?:flows|blocks|deployments)/[\w/.]+\.\w+)`", page.read_text()):
+    for page, text in TEXTS.items():
+        for named in re.findall(r"`((?:flows|blocks|deployments)/[\w/.]+\.\w+)`", text):
             assert (ROOT / named).exists(), f"{page.name}: {named}"

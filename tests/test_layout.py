@@ -12,8 +12,29 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ("blocks", "flows", "deployments")
-KINDS = ("spark", "notebook", "cwl")
 COMPOSITES = ("demo",)
+DEPLOYED = {
+    e["name"]: e["entrypoint"]
+    for e in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+}
+KINDS = sorted({*DEPLOYED, *(p.stem for p in (ROOT / "flows").glob("[a-z]*.py"))} - {*COMPOSITES})
+
+# The files that every kind has, and what it says in those that all share.
+OWN = (
+    "blocks/{kind}.py",
+    "flows/{kind}.py",
+    "docs/{kind}.md",
+    "tests/blocks/test_{kind}.py",
+    "tests/flows/test_{kind}.py",
+)
+SHARED = {
+    "blocks/__init__.py": '"{config}": "blocks.{kind}",',
+    "prefect.yaml": "entrypoint: flows.{kind}.{kind}_job",
+    "deployments/blocks.example.toml": "[{kind}-config.",
+    "README.md": "](docs/{kind}.md) | `flows/{kind}.py` | `{config}` | `{kind}-job/{kind}` |",
+    "tests/blocks/test_schemas.py": '"{config}": "{kind}-config",',
+    "CHANGELOG.md": "{kind}",
+}
 
 # Who may import whom; everybody may import himself.
 ALLOWED = {"blocks": set(), "flows": {"blocks"}, "deployments": {"blocks"}}
@@ -92,25 +113,17 @@ def test_every_flow_has_its_hooks_and_the_guard(path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_complete(kind):
-    assert (ROOT / "blocks" / f"{kind}.py").is_file()
-    assert (ROOT / "flows" / f"{kind}.py").is_file()
-    assert (ROOT / "tests" / "blocks" / f"test_{kind}.py").is_file()
-    assert (ROOT / "tests" / "flows" / f"test_{kind}.py").is_file()
-    assert (ROOT / "docs" / f"{kind}.md").is_file()
-    readme = (ROOT / "README.md").read_text()
-    assert f"`flows/{kind}.py`" in readme
-    assert f"docs/{kind}.md" in readme
+    names = {"kind": kind, "config": f"{kind.capitalize()}Config"}
+    missing = [p for name in OWN if not (ROOT / (p := name.format(**names))).is_file()]
+    for name, pattern in SHARED.items():
+        wanted = pattern.format(**names)
+        if wanted.lower() not in (ROOT / name).read_text().lower():
+            missing.append(f"{name}: {wanted}")
+    assert not missing, "\n".join(["forgotten:", *missing])
 
 
-def test_the_kinds_are_those_that_exist():
-    found = {p.stem for p in (ROOT / "flows").glob("[a-z]*.py")}
-    assert found == {*KINDS, *COMPOSITES}
-
-
-def test_every_public_flow_file_has_one_deployment_of_its_name():
-    entries = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    modules = {entry["name"]: entry["entrypoint"].split(".")[1] for entry in entries}
-    assert modules == {name: name for name in (*KINDS, *COMPOSITES)}
+def test_every_composite_has_one_deployment_of_its_name():
+    assert {DEPLOYED.get(name) for name in COMPOSITES} == {f"flows.{n}.{n}" for n in COMPOSITES}
 
 
 @pytest.mark.parametrize(
