@@ -58,16 +58,16 @@ def measure(rounds: int, count: int) -> list[dict[str, Any]]:
         "stdin": None,
         "stdout": str(folder / "log"),
         "stderr": str(folder / "log"),
-        "record": str(folder / "record.json"),
         "limit": None,
         "grace": 1,
         "mark": "benchmark",
     }
-    (folder / "record.json").write_text("{}")
     client, place = ShimClient("benchmark"), ProcessPlace()
 
-    def shim(_: int) -> None:
-        name, _answer = client.start(request)
+    def shim(number: int) -> None:
+        own = folder / f"{time.perf_counter_ns()}-{number}"
+        own.mkdir()
+        name, _answer = client.start({**request, "folder": str(own)})
         client.ended(name).result()
 
     def through_place(number: int) -> None:

@@ -86,7 +86,7 @@ class ProcessPlace:
                 "stdin": str(job.stdin) if job.stdin else None,
                 "stdout": str(job.stdout or log),
                 "stderr": str(job.stderr or log),
-                "record": str(folder / records.RECORD),
+                "folder": str(folder),
                 "limit": job.time_limit,
                 "grace": job.grace,
                 "mark": record.mark,
@@ -176,8 +176,9 @@ class ProcessPlace:
             except JobFailed:
                 del self._mine[record.mark]  # somebody killed the shim
             else:
-                gone = replace(record, outcome=event["outcome"], gone_at=event["gone_at"])
-                return gone if event["written"] else records.write(gone)
+                if event["written"]:
+                    return replace(record, outcome=event["outcome"], gone_at=event["gone_at"])
+                return records.gone(record, event["outcome"], event["gone_at"])
         lives = _shim_lives(record)  # asked before reading: its last act is to write
         now = records.reread(record)
         if now.gone_at:

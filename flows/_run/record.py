@@ -1,8 +1,13 @@
-"""Records on disk: one JSON file for each program that was started, written by rename."""
+"""Records on disk: a folder for each program that was started, every file written by rename.
+
+`record.json` is never changed. What became of the program is added beside it, a file for each
+fact: `started.json` and `ended.json` by the shim, which saw it, `judged.json` by the task.
+"""
 
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -11,8 +16,10 @@ from typing import Any
 
 from blocks._home import home, private, run_folder, write_private
 from flows._run.job import Record
+from flows._run.shim import ENDED, STARTED
 
 RECORD = "record.json"
+JUDGED = "judged.json"
 
 
 def job_folder(root: str, key: str, generation: int) -> Path:
@@ -23,31 +30,27 @@ def job_folder(root: str, key: str, generation: int) -> Path:
 
 
 def write(record: Record) -> Record:
+    """Write down what is about to be started."""
     write_private(private(Path(record.folder)) / RECORD, json.dumps(record.as_dict(), indent=1))
     return record
 
 
-def amend(record: Record, **changes: Any) -> Record:
-    """Write and return `record` with `changes`."""
-    return write(replace(record, **changes))
-
-
-def gone(record: Record, outcome: dict[str, Any] | None) -> Record:
-    """Write that nothing of the job is left, and how it ended."""
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    return amend(record, outcome=outcome, gone_at=record.gone_at or at)
+def gone(record: Record, outcome: dict[str, Any] | None, at: str | None = None) -> Record:
+    """Add that nothing of the job is left, and how it ended."""
+    at = record.gone_at or at or datetime.now(UTC).isoformat(timespec="seconds")
+    return _add(record, ENDED, outcome=outcome, gone_at=at)
 
 
 def reread(record: Record) -> Record:
     """The record as it is on disk now."""
-    return _read(Path(record.folder) / RECORD) or record
+    return _read(Path(record.folder)) or record
 
 
 def latest(root: str, key: str) -> Record | None:
     """The record of the newest generation of `key`; None when it was never started."""
     found = None
     generation = 1
-    while record := _read(job_folder(root, key, generation) / RECORD):
+    while record := _read(job_folder(root, key, generation)):
         found, generation = record, generation + 1
     return found
 
@@ -55,7 +58,7 @@ def latest(root: str, key: str) -> Record | None:
 def of_run(root: str) -> Iterator[Record]:
     """Every record of a run."""
     for path in sorted((home() / "runs" / root).glob(f"*/{RECORD}")):
-        if record := _read(path):
+        if record := _read(path.parent):
             yield record
 
 
@@ -63,11 +66,20 @@ def judge(root: str, key: str, verdict: str) -> None:
     """Write down what the task made of the newest outcome: only a failure raises the generation."""
     record = latest(root, key)
     if record and record.judged is None:
-        amend(record, judged=verdict)
+        _add(record, JUDGED, judged=verdict)
 
 
-def _read(path: Path) -> Record | None:
+def _add(record: Record, name: str, **facts: Any) -> Record:
+    write_private(Path(record.folder) / name, json.dumps(facts))
+    return replace(record, **facts)
+
+
+def _read(folder: Path) -> Record | None:
     try:
-        return Record(**json.loads(path.read_text()))
+        known = json.loads((folder / RECORD).read_text())
     except FileNotFoundError:
         return None
+    for name in (STARTED, ENDED, JUDGED):
+        with suppress(FileNotFoundError):
+            known |= json.loads((folder / name).read_text())
+    return Record(**known)

@@ -2,21 +2,21 @@
 
     engine ──socket, one JSON object a line──► shim ──fork, exec──► programs, each its own session
                                                 │
-                                                └──► each program's record: its pid, then its end
+                                                └──► the job's folder: its pid, then its end
 
 The engine starts one of these per process, by path, with the standard library alone. It is the
 sub-reaper of all it started: whatever a program leaves behind, also with setsid, becomes its child.
 It ends when the engine's end of the socket closes, and nothing it started outlives it.
 
-Requests:  {"do": "start", "id", "argv", "env", "cwd", "stdin", "stdout", "stderr", "record",
+Requests:  {"do": "start", "id", "argv", "env", "cwd", "stdin", "stdout", "stderr", "folder",
             "limit", "mark", "grace"}  answered by {"id", "pid", "start"} or {"id", "error"}
            {"do": "stop", "id", "grace"}
 Events:    {"id", "gone_at", "written", "outcome": {"code", "signal", "max_rss", "cpu", "seconds",
             "timed_out", "stopped"}}
 
-A record has one writer at a time: the engine before the start and after the end, the shim between
-them. So it is true whoever was killed, and a program that ended while nobody looked has its end
-written down.
+Each file of a job has one writer: the engine the record, the shim what it saw, `started.json` and
+`ended.json`. So they are true whoever was killed, and a program that ended while nobody looked has
+its end written down.
 """
 
 import ctypes
@@ -32,13 +32,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-# Started by path and isolated: this is how it finds the one module of ours that it needs.
-sys.path.append(str(Path(__file__).parents[2]))
+if not __package__:  # started by path and isolated: so it finds the one module of ours it needs
+    sys.path.append(str(Path(__file__).parents[2]))
 
 from flows._run.procfs import descendants, in_session, marked, signal_all, start_ticks
 
 PR_SET_CHILD_SUBREAPER = 36
 MARK = "PENSTOCK_JOB"
+STARTED, ENDED = "started.json", "ended.json"
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL unless a request says otherwise
 
 
@@ -49,7 +50,7 @@ class Program:
         self.id: str = request["id"]
         self.pid = pid
         self.mark: str = request["mark"]
-        self.record: str = request["record"]
+        self.folder: str = request["folder"]
         self.began = time.monotonic()
         limit = request.get("limit")
         self.deadline: float | None = self.began + limit if limit else None
@@ -142,7 +143,7 @@ class Shim:
         program = Program(request, child.pid)
         self.programs[program.id] = self.running[child.pid] = program
         started = {"pid": child.pid, "start": start_ticks(child.pid)}
-        _note(program.record, started)
+        _note(program.folder, STARTED, started)
         self._tell({"id": program.id, **started})
 
     def _reap(self) -> None:
@@ -216,7 +217,7 @@ class Shim:
         }
         end = {"outcome": outcome, "gone_at": datetime.now(UTC).isoformat(timespec="seconds")}
         del self.programs[program.id]
-        self._tell({"id": program.id, **end, "written": _note(program.record, end)})
+        self._tell({"id": program.id, **end, "written": _note(program.folder, ENDED, end)})
 
     def _tell(self, message: dict[str, Any]) -> None:
         try:
@@ -241,18 +242,18 @@ class Shim:
             self._report(program)
 
 
-def _note(path: str, changes: dict[str, Any]) -> bool:
-    """Change a record by rename: a reader sees the old one or the new one, never half.
+def _note(folder: str, name: str, facts: dict[str, Any]) -> bool:
+    """Write a new file by rename: a reader sees none or all of it.
 
+    A new name each, since a rename over an old file waits for the disk (ext4's auto_da_alloc).
     False when it could not be written: a full disk must end no program.
     """
+    path = f"{folder}/{name}"
     draft = path + ".new"
     try:
-        with open(path) as file:
-            record = {**json.load(file), **changes}
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(record, file, indent=1)
-        os.replace(draft, path)
+            json.dump(facts, file)
+        os.rename(draft, path)
     except OSError:
         return False
     return True

@@ -82,11 +82,11 @@ def test_each_generation_has_a_mark_of_its_own():
     assert [written(n).mark for n in (1, 2)] == [f"{KEY}#1", f"{KEY}#2"]
 
 
-def test_amending_changes_the_newest_record_only():
+def test_what_is_added_belongs_to_one_record_only():
     first, second = written(1), written(2)
-    changed = records.amend(second, pid=99)
+    changed = records.gone(second, {"code": 9})
     assert records.latest(ROOT, KEY) == changed
-    assert changed.pid == 99
+    assert changed.outcome == {"code": 9}
     assert set(map(repr, records.of_run(ROOT))) == {repr(first), repr(changed)}
 
 
@@ -120,7 +120,7 @@ def test_judging_what_was_never_started_writes_nothing():
 
 
 def test_a_job_that_is_gone_keeps_the_time_it_was_first_seen_gone():
-    record = records.amend(written(), gone_at="2026-01-01T00:00:00+00:00")
+    record = records.gone(written(), None, "2026-01-01T00:00:00+00:00")
     again = records.gone(record, {"code": 0})
     assert again.gone_at == "2026-01-01T00:00:00+00:00"
     assert again.outcome == {"code": 0}
