@@ -1,162 +1,216 @@
-"""Which messages a change of state calls for, and what they look like on the wire.
+"""Which messages a change of state calls for, and what existing listeners read in them.
 
-    names + state ──► task_messages() / run_messages() ──► Message ──► encode() ──► JSON body
+    Change (a state, plain data) + Names ──► messages() ──► Message ──► .payload
 
-Everything here is pure: hooks, the listener's check and `penstock run` all use it, so that what is
-sent and what is expected come from one place.
+Everything here is pure: the courier, the redelivery and `penstock run` all use it, so that what is
+sent and what is expected come from one place, and one state always makes the same ids.
 """
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
 
 from blocks.errors import NotVerified
 
-Route = Literal["progress", "status", "results"]
+Route = Literal["progress", "status", "results", "child", "late"]
+SEED_ROUTES: tuple[Route, ...] = ("progress", "status", "results")  # what existing listeners know
 
 
-class StateLike(Protocol):
-    """What a message needs of a Prefect state; `type` is a StateType, a string enumeration."""
+@dataclass(frozen=True)
+class Change:
+    """One change of state of a run, or of a task in it; as JSON, one line of the outbox."""
+
+    run: str  # the flow run's id
+    state: str  # the state's id
+    type: str  # Prefect's state type
+    name: str
+    at: str  # ISO 8601 with a zone: when the state was made
+    message: str = ""
+    task: str | None = None  # the task run's name
+    task_run: str | None = None  # and id
+    attempt: int = 1
+    progress: int | None = None  # percent of the root run after this state, where it is known
 
     @property
-    def id(self) -> Any: ...
+    def base(self) -> str:
+        """What the ids of its messages begin with; the same for all that tell of the same event.
+
+        Not always the state's id. Prefect calls no hook with AwaitingRetry, and Retrying comes only
+        after the delay: both tell of one attempt. A task that dies of a signal, and a run that is
+        being cancelled, are told of before their last state is made.
+        """
+        if self.task_run and self.name == "AwaitingRetry":
+            return f"{self.task_run}.{self.attempt}"
+        if self.task_run and self.name == "Retrying":
+            return f"{self.task_run}.{self.attempt - 1}"
+        if self.task_run and self.type == "CRASHED":
+            return f"{self.task_run}.crashed"
+        if self.task is None and self.type in ("CANCELLING", "CANCELLED"):
+            return f"{self.run}.cancelled"
+        return self.state
+
     @property
-    def type(self) -> Any: ...
+    def word(self) -> str | None:
+        """The word that listeners know for the state; None for one that is not told."""
+        if self.task is not None:
+            if self.name in ("AwaitingRetry", "Retrying"):
+                return "up_for_retry"
+            if self.name in ("NotReady", "UpstreamFailed"):
+                return "upstream_failed"
+            if self.type == "RUNNING":
+                return "running"
+        elif self.type == "CANCELLING":
+            return "failed"
+        failed = dict.fromkeys(("FAILED", "CRASHED", "CANCELLED"), "failed")
+        return {"COMPLETED": "success", **failed}.get(self.type)
+
     @property
-    def name(self) -> str | None: ...
+    def ends_run(self) -> bool:
+        """Whether this is an end of the run itself."""
+        return self.task is None and self.word is not None
+
+    def as_line(self) -> bytes:
+        return json.dumps(asdict(self), ensure_ascii=False).encode() + b"\n"
 
 
 @dataclass(frozen=True)
 class Names:
-    """How the outside calls a run: the two ids that every message carries."""
+    """How the outside calls a run (`dag_id`, `run_id`), and what else is known of it."""
 
     dag_id: str
     run_id: str
+    root: str = ""  # the root flow run's id
+    deployment: str | None = None
+    flow: str = ""
+    by: str | None = None  # who started it
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a failed run says of itself: the first task that failed, and its last log lines."""
+
+    task: str | None = None
+    log: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Message:
-    """One report: `id` is the same at every attempt, `payload` holds exactly the wire's fields."""
+    """One report. `id` is the same at every attempt; a higher `seq` of the same run is newer."""
 
     id: str
     route: Route
-    payload: Mapping[str, Any] = field(default_factory=dict)
+    state: str
+    names: Names
+    run: str = ""  # the flow run's id: the root's, or a child's
+    parent: str | None = None  # the root, when `run` is a child
+    task: str | None = None
+    task_run: str | None = None
+    attempt: int = 1
+    at: str = ""
+    progress: int | None = None
+    error: str = ""
+    failure: Failure | None = None
+    results: Any = None
 
-    def renamed(self, title_key: str) -> "Message":
-        """The same message with its state under `title_key` (older listeners read `title`)."""
-        if title_key == "state" or "state" not in self.payload:
-            return self
-        payload = {title_key if k == "state" else k: v for k, v in self.payload.items()}
-        return replace(self, payload=payload)
+    @property
+    def seq(self) -> int:
+        """Microseconds of the state's own time: whoever builds the message gets the same."""
+        return int(datetime.fromisoformat(self.at).timestamp() * 1_000_000) if self.at else 0
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """Exactly the fields that existing listeners know for this route."""
+        ids = {"dag_id": self.names.dag_id, "run_id": self.names.run_id}
+        if self.route == "status":
+            return {"state": self.state, **ids, "task_id": self.task}
+        if self.route == "results":
+            return {**ids, "results": self.results}
+        return {"state": self.state, **ids, "progress": self.progress, "error": self.error}
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Message":
+        fields = json.loads(text)
+        fields["names"] = Names(**fields["names"])
+        if failure := fields["failure"]:
+            fields["failure"] = Failure(failure["task"], tuple(failure["log"]))
+        return cls(**fields)
 
 
 def names(
-    labels: Mapping[str, Any], flow_run_id: object, deployment: str | None, flow: str
+    labels: Mapping[str, Any],
+    flow_run_id: object,
+    deployment: str | None,
+    flow: str,
+    by: str | None = None,
 ) -> Names:
     """The names of a root run: its labels', else the deployment's (or flow's) and the run's id."""
     return Names(
         dag_id=str(labels.get("penstock.dag_id") or deployment or flow),
         run_id=str(labels.get("penstock.run_id") or flow_run_id),
+        root=str(flow_run_id),
+        deployment=deployment,
+        flow=flow,
+        by=by,
     )
 
 
-def retry_id(task_run_id: object, attempt: int) -> str:
-    """The id of the report that attempt number `attempt` (from 1) failed and another follows.
-
-    It does not hang on a state's id: Prefect calls no hook with AwaitingRetry, and Retrying comes
-    only after the delay. Both tell of the same attempt and so are the same message.
-    """
-    return f"{task_run_id}.{attempt}/status"
-
-
-def crash_id(task_run_id: object) -> str:
-    """The id of the report that a task died of a signal: told before Prefect makes the state."""
-    return f"{task_run_id}.crashed/status"
-
-
-def wire_state(state: StateLike) -> str | None:
-    """The word that listeners know for a Prefect state; None for one that is not told."""
-    kind, name = _type(state), state.name
-    if name in ("AwaitingRetry", "Retrying"):
-        return "up_for_retry"
-    if name in ("NotReady", "UpstreamFailed"):
-        return "upstream_failed"
-    return {
-        "RUNNING": "running",
-        "COMPLETED": "success",
-        "FAILED": "failed",
-        "CRASHED": "failed",
-        "CANCELLED": "failed",
-    }.get(kind)
-
-
-def task_messages(
+def messages(
+    change: Change,
     names: Names,
-    task_id: str,
-    state: StateLike,
     *,
-    progress: int | None,
-    message_id: str | None = None,
+    results: Any = None,
+    failure: Failure | None = None,
 ) -> list[Message]:
-    """What one state of a task calls for.
+    """What one change of state calls for, in the order in which it is told.
 
-    `progress` is the run's percentage after this state, or None for a task of a child run: there
-    only the status is told, progress belongs to the root.
+    `results` are the run's own, as JSON has it, for a root run that succeeded. A child run's tasks
+    tell their status under the root's names; progress and results are the root's alone.
     """
-    word = wire_state(state)
+    word = change.word
+    of_root = change.run == names.root
+
+    def message(route: Route, **more: Any) -> Message:
+        return Message(
+            f"{change.base}/{route}",
+            route,
+            **{"state": word, **more},
+            names=names,
+            run=change.run,
+            parent=None if of_root else names.root,
+            task=change.task,
+            task_run=change.task_run,
+            attempt=change.attempt,
+            at=change.at,
+        )
+
+    if change.task is None and change.name == "Late":
+        return [message("late", state="late", error="the run has not started in time")]
     if word is None:
         return []
-    ids = {"dag_id": names.dag_id, "run_id": names.run_id}
-    status = {"state": word, **ids, "task_id": task_id}
-    messages = [Message(message_id or f"{state.id}/status", "status", status)]
-    if word == "success" and progress is not None:
-        running = {"state": "running", **ids, "progress": progress, "error": ""}
-        messages.append(Message(f"{state.id}/progress", "progress", running))
-    return messages
-
-
-def run_messages(
-    names: Names,
-    flow_run_id: object,
-    state: StateLike,
-    *,
-    progress: int,
-    error: str,
-    results: Any,
-) -> list[Message]:
-    """What the last state of a root run calls for: its progress, and its results on success.
-
-    A cancelled run's hook is called while it is still CANCELLING: the state CANCELLED, and with it
-    an id to use, comes only after. Both states call for the same message.
-    """
-    cancelled = _type(state) in ("CANCELLING", "CANCELLED")
-    word = "failed" if cancelled else wire_state(state)
-    if word not in ("success", "failed"):
-        return []
-    end = f"{flow_run_id}.cancelled" if cancelled else str(state.id)
-    ids = {"dag_id": names.dag_id, "run_id": names.run_id}
+    if change.task is not None:
+        status = message("status", error=change.message if word == "failed" else "")
+        if word != "success" or change.progress is None or not of_root:
+            return [status]
+        return [status, message("progress", state="running", progress=change.progress)]
     if word == "failed":
-        payload = {"state": word, **ids, "progress": min(progress, 99), "error": error}
-        return [Message(f"{end}/progress", "progress", payload)]
-    done = {"state": word, **ids, "progress": 100, "error": ""}
-    return [
-        Message(f"{end}/progress", "progress", done),
-        Message(f"{end}/results", "results", {**ids, "results": results}),
-    ]
+        progress = min(change.progress or 0, 99)
+        route: Route = "progress" if of_root else "child"
+        return [message(route, progress=progress, error=change.message, failure=failure)]
+    if not of_root:
+        return [message("child", progress=100)]
+    return [message("progress", progress=100), message("results", results=results)]
 
 
 def plain(results: Any) -> Any:
     """A run's result as JSON (RFC 8259) has it: no NaN, and text for what it does not know."""
     return to_jsonable_python(results, inf_nan_mode="null", fallback=str)
-
-
-def encode(message: Message, sign: Callable[[Mapping[str, Any]], str] | None) -> bytes:
-    """The request body: `{"payload": <JWT of the fields>}`, or the fields bare without `sign`."""
-    payload = sign(message.payload) if sign else dict(message.payload)
-    return json.dumps({"payload": payload}, ensure_ascii=False, allow_nan=False).encode()
 
 
 def decode(
@@ -174,7 +228,3 @@ def decode(
     if not isinstance(document["payload"], str):
         raise NotVerified("the payload is not signed")
     return verify(document["payload"])
-
-
-def _type(state: StateLike) -> str:
-    return str(getattr(state.type, "value", state.type))

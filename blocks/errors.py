@@ -48,7 +48,22 @@ class NotVerified(PenstockError):
 
 
 class NotDelivered(PenstockError):
-    """A report that an endpoint did not take."""
+    """A report that an endpoint did not take.
+
+    `status` is the HTTP status it answered, if it did; `retry_after` the seconds it asked for;
+    `final` that no further attempt can help.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        final: bool = False,
+    ) -> None:
+        super().__init__(why)
+        self.status, self.retry_after, self.final = status, retry_after, final
 
 
 class JobFailed(PenstockError):
