@@ -52,6 +52,9 @@ GROUPS = {
         "seed": Entry("deployments.seed", "register block types and save sample blocks"),
         "listen": Entry("deployments.listener.cli", "receive reports and check their signatures"),
     },
+    "keys": {
+        "keys jwks": Entry("blocks._cli.keys", "print the public parts of keys as a JWKS"),
+    },
     "this command": {
         "completion": Entry("deployments.completion", "print a script that completes it by Tab"),
     },
