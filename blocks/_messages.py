@@ -7,7 +7,7 @@ sent and what is expected come from one place, and one state always makes the sa
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -115,6 +115,7 @@ class Message:
     error: str = ""
     failure: Failure | None = None
     results: Any = None
+    location: str | None = None  # where the results are kept
 
     @property
     def seq(self) -> int:
@@ -166,21 +167,22 @@ def messages(
     names: Names,
     *,
     results: Any = None,
+    location: str | None = None,
     failure: Failure | None = None,
 ) -> list[Message]:
     """What one change of state calls for, in the order in which it is told.
 
-    `results` are the run's own, as JSON has it, for a root run that succeeded. A child run's tasks
+    `results` are the run's own, as JSON has it, for a root run that succeeded, and `location` is
+    where they are kept. A child run's tasks
     tell their status under the root's names; progress and results are the root's alone.
     """
-    word = change.word
     of_root = change.run == names.root
-
-    def message(route: Route, **more: Any) -> Message:
-        return Message(
+    told = _of_task(change, of_root) if change.task is not None else _of_run(change, of_root)
+    return [
+        Message(
             f"{change.base}/{route}",
             route,
-            **{"state": word, **more},
+            **{"state": change.word, **fields},
             names=names,
             run=change.run,
             parent=None if of_root else names.root,
@@ -188,24 +190,31 @@ def messages(
             task_run=change.task_run,
             attempt=change.attempt,
             at=change.at,
+            results=results if route == "results" else None,
+            location=location if route == "results" else None,
+            failure=failure if fields.get("error") else None,
         )
+        for route, fields in told
+    ]
 
-    if change.task is None and change.name == "Late":
-        return [message("late", state="late", error="the run has not started in time")]
-    if word is None:
-        return []
-    if change.task is not None:
-        status = message("status", error=change.message if word == "failed" else "")
-        if word != "success" or change.progress is None or not of_root:
-            return [status]
-        return [status, message("progress", state="running", progress=change.progress)]
-    if word == "failed":
+
+def _of_task(change: Change, of_root: bool) -> Iterator[tuple[Route, dict[str, Any]]]:
+    if change.word:
+        yield "status", {"error": change.message if change.word == "failed" else ""}
+    if change.word == "success" and change.progress is not None and of_root:
+        yield "progress", {"state": "running", "progress": change.progress}
+
+
+def _of_run(change: Change, of_root: bool) -> Iterator[tuple[Route, dict[str, Any]]]:
+    if change.name == "Late":
+        yield "late", {"state": "late", "error": "the run has not started in time"}
+    elif change.word == "failed":
         progress = min(change.progress or 0, 99)
-        route: Route = "progress" if of_root else "child"
-        return [message(route, progress=progress, error=change.message, failure=failure)]
-    if not of_root:
-        return [message("child", progress=100)]
-    return [message("progress", progress=100), message("results", results=results)]
+        yield "progress" if of_root else "child", {"progress": progress, "error": change.message}
+    elif change.word == "success":
+        yield "progress" if of_root else "child", {"progress": 100}
+        if of_root:
+            yield "results", {}
 
 
 def plain(results: Any) -> Any:
