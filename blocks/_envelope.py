@@ -80,7 +80,7 @@ def envelope(message: Message, *, max_result: int) -> dict[str, Any]:
         deployment=message.names.deployment,
         flow=message.names.flow,
         task=Task(id=message.task, run=message.task_run) if message.task else None,
-        state=message.state,  # type: ignore[arg-type]  # Pydantic checks the word
+        state=message.state,
         attempt=message.attempt,
         progress=message.progress,
         error=Error(

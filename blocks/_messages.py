@@ -14,67 +14,11 @@ from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
 
+from blocks._changes import Change
 from blocks.errors import NotVerified
 
 Route = Literal["progress", "status", "results", "child", "late"]
 SEED_ROUTES: tuple[Route, ...] = ("progress", "status", "results")  # what existing listeners know
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change of state of a run, or of a task in it; as JSON, one line of the outbox."""
-
-    run: str  # the flow run's id
-    state: str  # the state's id
-    type: str  # Prefect's state type
-    name: str
-    at: str  # ISO 8601 with a zone: when the state was made
-    message: str = ""
-    task: str | None = None  # the task run's name
-    task_run: str | None = None  # and id
-    attempt: int = 1
-    progress: int | None = None  # percent of the root run after this state, where it is known
-
-    @property
-    def base(self) -> str:
-        """What the ids of its messages begin with; the same for all that tell of the same event.
-
-        Not always the state's id. Prefect calls no hook with AwaitingRetry, and Retrying comes only
-        after the delay: both tell of one attempt. A task that dies of a signal, and a run that is
-        being cancelled, are told of before their last state is made.
-        """
-        if self.task_run and self.name == "AwaitingRetry":
-            return f"{self.task_run}.{self.attempt}"
-        if self.task_run and self.name == "Retrying":
-            return f"{self.task_run}.{self.attempt - 1}"
-        if self.task_run and self.type == "CRASHED":
-            return f"{self.task_run}.crashed"
-        if self.task is None and self.type in ("CANCELLING", "CANCELLED"):
-            return f"{self.run}.cancelled"
-        return self.state
-
-    @property
-    def word(self) -> str | None:
-        """The word that listeners know for the state; None for one that is not told."""
-        if self.task is not None:
-            if self.name in ("AwaitingRetry", "Retrying"):
-                return "up_for_retry"
-            if self.name in ("NotReady", "UpstreamFailed"):
-                return "upstream_failed"
-            if self.type == "RUNNING":
-                return "running"
-        elif self.type == "CANCELLING":
-            return "failed"
-        failed = dict.fromkeys(("FAILED", "CRASHED", "CANCELLED"), "failed")
-        return {"COMPLETED": "success", **failed}.get(self.type)
-
-    @property
-    def ends_run(self) -> bool:
-        """Whether this is an end of the run itself."""
-        return self.task is None and self.word is not None
-
-    def as_line(self) -> bytes:
-        return json.dumps(asdict(self), ensure_ascii=False).encode() + b"\n"
 
 
 @dataclass(frozen=True)
@@ -172,9 +116,9 @@ def messages(
 ) -> list[Message]:
     """What one change of state calls for, in the order in which it is told.
 
-    `results` are the run's own, as JSON has it, for a root run that succeeded, and `location` is
-    where they are kept. A child run's tasks
-    tell their status under the root's names; progress and results are the root's alone.
+    `results` are the run's own, as JSON has it, for a root run that succeeded; `location` is where
+    they are kept. A child run's tasks tell their status under the root's names; progress and
+    results are the root's alone.
     """
     of_root = change.run == names.root
     told = _of_task(change, of_root) if change.task is not None else _of_run(change, of_root)

@@ -6,6 +6,7 @@ import time
 from functools import cache
 from typing import Any, Literal
 
+import httpx
 from prefect.blocks.core import Block
 from prefect.blocks.fields import SecretDict
 from pydantic import Field, HttpUrl, model_validator
@@ -15,7 +16,6 @@ from blocks._form import Form
 from blocks._match import Match
 from blocks._messages import SEED_ROUTES, Message
 from blocks._post import Poster
-from blocks._token import signed_headers
 from blocks.errors import ConfigError
 from blocks.signing import SigningKey
 
@@ -101,6 +101,11 @@ class ReportEndpoint(Form, Match, Block):
         """Whether its format has a form for the message."""
         return self.format == "v1" or message.route in SEED_ROUTES
 
+    @property
+    def where(self) -> str:
+        """For people: where its messages go; no user or password that the URL may hold."""
+        return str(httpx.URL(self.address("")).copy_with(username=None, password=None))
+
     def address(self, route: str) -> str:
         """The URL that messages of `route` go to."""
         parts = (self.url.rstrip("/"), self.prefix.strip("/"), route)
@@ -124,6 +129,8 @@ class ReportEndpoint(Form, Match, Block):
             body = _json(envelope(message, max_result=self.max_body))
             headers = {"webhook-id": message.id, "webhook-timestamp": str(int(time.time()))}
             if self.signing_key:
+                from blocks._token import signed_headers
+
                 headers = signed_headers(
                     self.signing_key,
                     body,

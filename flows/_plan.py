@@ -52,12 +52,10 @@ def unmade_folder() -> Path:
 
 def show(*plans: Plan) -> dict[str, Any]:
     """Publish the plans and who would be told as an artifact; return them as the run's result."""
-    endpoints = audience(UUID(flow_run.get_id())).endpoints
+    hearers = audience(UUID(flow_run.get_id())).hearers
     shown: dict[str, Any] = {
         "dry_run": [plan.as_dict() for plan in plans],
-        "would_be_told": {
-            name: endpoint.address("") for name, endpoint in sorted(endpoints.items())
-        },
+        "would_be_told": {name: hearer.where for name, hearer in sorted(hearers.items())},
     }
     create_markdown_artifact(_markdown(shown), description="what this run would have done")
     return shown

@@ -16,8 +16,9 @@ from prefect.states import Running
 from pydantic import TypeAdapter, ValidationError
 
 from blocks import ReportEndpoint
+from blocks._changes import change
 from blocks._load import load, saved
-from blocks._messages import Names, task_messages
+from blocks._messages import Names, messages
 from deployments.doctor.finding import Finding, guarded, run_all
 from deployments.local.server import (
     POOL,
@@ -116,7 +117,7 @@ def send() -> Iterator[Finding]:
 def _send(name: str) -> Iterator[Finding]:
     names = Names("penstock-doctor", f"test-{int(time.time())}")
     endpoint = load(ReportEndpoint, name)
-    for message in task_messages(names, "test", Running(), progress=None):
+    for message in messages(change("penstock-doctor", Running(), task="test"), names):
         endpoint.send(message)
     how = "unsigned" if endpoint.unsigned else "signed"
     yield Finding("ok", f"endpoint {name}", f"took a {how} test message as run {names.run_id}")
