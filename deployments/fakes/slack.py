@@ -7,6 +7,7 @@ POST /fake/next?status=429&retry_after=3      ──► what the next posts are 
 import argparse
 import html
 import json
+import socket
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -35,11 +36,12 @@ def main(options: argparse.Namespace) -> int:
     import uvicorn
 
     slack = Slack(token=options.token, channels=tuple(options.channel or ()))
-    base = f"http://{options.host}:{options.port}"
-    print(f"page     {base}/\napi_url  {base}/api\ntoken    {slack.token}")
-    print(f"webhook  {base}{WEBHOOK}", flush=True)
-    app = create_app(slack)
-    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", access_log=False)
+    with socket.create_server((options.host, options.port)) as mine:
+        base = f"http://{options.host}:{mine.getsockname()[1]}"
+        print(f"page     {base}/\napi_url  {base}/api\ntoken    {slack.token}")
+        print(f"webhook  {base}{WEBHOOK}", flush=True)
+        config = uvicorn.Config(create_app(slack), log_level="warning", access_log=False)
+        uvicorn.Server(config).run(sockets=[mine])
     return 0
 
 
@@ -81,7 +83,8 @@ class Slack:
         return None if bearer == f"Bearer {self.token}" else "invalid_auth"
 
     def _wrong(self, document: dict[str, Any]) -> str | None:
-        text, blocks = document.get("text") or "", document.get("blocks") or []
+        text, blocks = document.get("text"), document.get("blocks") or []
+        text = text if isinstance(text, str) else ""
         if not isinstance(blocks, list) or len(blocks) > MAX_BLOCKS:
             return "invalid_blocks"
         if not text and not blocks:
