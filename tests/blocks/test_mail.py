@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-import smtplib
+import re
 import socket
 import ssl
 import threading
+import tomllib
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -445,6 +446,19 @@ def test_no_log_shows_the_password(start, channel, caplog, capfd):
     assert "hunter2" not in caplog.text + out + err
 
 
+def test_the_examples_of_the_docs_run(start):
+    page = (Path(__file__).parents[2] / "docs" / "mail.md").read_text()
+    [program] = re.findall(r"```python\n(.*?)```", page, re.S)
+    post = start(name=None)
+    assert "port=1025" in program
+    exec(program.replace("port=1025", f"port={post.port}"), {})
+    assert post.read()["Subject"] == "flights failed in count"
+    [settings] = re.findall(r"```toml\n(.*?)```", page, re.S)
+    [(slug, documents)] = tomllib.loads(settings).items()
+    assert slug == MailChannel.get_block_type_slug()
+    assert MailChannel(**documents["ops"]).hears == ["failure", "late"]
+
+
 @pytest.mark.parametrize("show", [repr, str, lambda b: b.model_dump_json()])
 def test_a_channel_never_shows_its_password(show, channel):
     assert "hunter2" not in show(channel(25, password="hunter2"))
@@ -485,7 +499,3 @@ def test_what_is_no_address_is_refused(text, channel):
 def test_a_setting_out_of_range_is_refused(wrong, channel):
     with pytest.raises(ValidationError):
         channel(25, **wrong)
-
-
-def test_the_library_still_logs_nothing_by_itself():
-    assert smtplib.SMTP.debuglevel == 0

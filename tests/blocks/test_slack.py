@@ -2,23 +2,26 @@
 
 import logging
 import os
+import re
 import socket
 import threading
+import tomllib
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from blocks import SlackChannel
 from blocks._messages import Failure, Message, Names
 from blocks.errors import ConfigError, KeyUnusable, NotDelivered
 from blocks.slack import _client
 from deployments.fakes.slack import TOKEN, WEBHOOK, Slack, create_app
+from tests.serving import serving
 
 NAMES = Names("flights", "run-7", root="0a6f0000-0000-0000-0000-000000000001", flow="fly")
 MESSAGE = Message(
@@ -53,16 +56,8 @@ class Workspace:
 def workspace(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     slack = Slack(channels=("#runs", "#other"))
-    config = uvicorn.Config(create_app(slack), log_level="warning", ws="none", lifespan="off")
-    server = uvicorn.Server(config)
-    with socket.socket() as mine:
-        mine.bind(("127.0.0.1", 0))
-        mine.listen()  # who calls before the server takes calls waits
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [mine]})
-        thread.start()
-        yield Workspace(slack, f"http://127.0.0.1:{mine.getsockname()[1]}")
-        server.should_exit = True
-        thread.join()
+    with serving(create_app(slack)) as url:
+        yield Workspace(slack, url)
 
 
 @dataclass
@@ -294,6 +289,18 @@ def test_no_cookie_of_one_channel_goes_along_with_the_next(odd):
     odd.body, odd.headers = b"ok", (("set-cookie", "session=hunter2"),)
     SlackChannel(webhook=f"{odd.url}/services/x").send(MESSAGE)
     assert list(_client(os.getpid()).cookies.jar) == []
+
+
+def test_the_examples_of_the_docs_run(workspace):
+    page = (Path(__file__).parents[2] / "docs" / "slack.md").read_text()
+    [program] = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert "http://127.0.0.1:8091" in program
+    exec(program.replace("http://127.0.0.1:8091", workspace.url), {})
+    assert [post["text"] for post in workspace.slack.posts] == ["flights failed in count"]
+    [settings] = re.findall(r"```toml\n(.*?)```", page, re.S)
+    [(slug, documents)] = tomllib.loads(settings).items()
+    assert slug == SlackChannel.get_block_type_slug()
+    assert SlackChannel(**documents["ops"]).hears == ["failure", "late"]
 
 
 @pytest.mark.parametrize("show", [repr, str, lambda b: b.model_dump_json()])
