@@ -115,6 +115,8 @@ class Post:
         return "250 OK"
 
     async def handle_QUIT(self, server: Any, session: Any, envelope: Any):
+        if self.refuse.get("QUIT") == "hang up":
+            server.transport.abort()
         return self.refuse.get("QUIT", "221 Bye")
 
     def read(self) -> EmailMessage:
@@ -129,13 +131,21 @@ Start = Callable[..., Post]
 
 @pytest.fixture
 def start(certificates: dict[str, tuple[Path, Path]]) -> Iterator[Start]:
-    """Start servers; `at_once` speaks TLS from the first byte, `name` is in the certificate."""
+    """Start servers.
+
+    `name` is in the certificate (None: no TLS), `at_once` speaks TLS from the first byte, `clear`
+    takes logins without.
+    """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
     def starting(
-        name: str | None = "here", at_once: bool = False, password: bytes = b"", **more: Any
+        name: str | None = "here",
+        at_once: bool = False,
+        password: bytes = b"",
+        clear: bool = False,
+        **more: Any,
     ) -> Post:
         post = Post()
         context = None
@@ -155,7 +165,7 @@ def start(certificates: dict[str, tuple[Path, Path]]) -> Iterator[Start]:
                 tls_context=None if at_once else context,
                 authenticator=authenticator if password else None,
                 auth_required=bool(password),
-                auth_require_tls=not at_once,
+                auth_require_tls=not (at_once or clear),
                 **more,
             )
 
@@ -296,9 +306,11 @@ def test_a_certificate_of_another_host_is_refused(security, start, channel, cert
     assert (post.mails, post.logins) == ([], [])
 
 
-def test_a_server_without_starttls_gets_nothing(start, channel):
-    post = start(name=None)
-    error = not_delivered(channel(post, password="hunter2"))
+@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")  # the server's
+@pytest.mark.parametrize("password", [None, "hunter2"], ids=["open", "login"])
+def test_a_server_without_starttls_gets_nothing(password, start, channel):
+    post = start(name=None, password=(password or "").encode(), clear=True)
+    error = not_delivered(channel(post, password=password))
     assert "does not offer" in str(error)
     assert "STARTTLS" in str(error)
     assert (post.mails, post.logins) == ([], [])
@@ -375,9 +387,12 @@ def test_what_is_refused_later_on_is_final_only_for_the_mail_itself(
     assert (error.status, error.final) == (int(answer[:3]), final)
 
 
-def test_a_mail_that_was_taken_is_delivered_however_the_server_says_goodbye(start, channel):
+@pytest.mark.parametrize("goodbye", ["500 what?", "hang up"])
+def test_a_mail_that_was_taken_is_delivered_however_the_server_says_goodbye(
+    goodbye, start, channel
+):
     post = start()
-    post.refuse = {"QUIT": "500 what?"}
+    post.refuse = {"QUIT": goodbye}
     channel(post).send(MESSAGE)
     assert len(post.mails) == 1
 
