@@ -62,8 +62,8 @@ class SlackChannel(Channel, Block):
     def _usable(self) -> "SlackChannel":
         if not (self.webhook or (self.token and self.channel)):
             raise ConfigError("a SlackChannel needs a token and a channel, or a webhook")
-        if not self.api_url.startswith(("http://", "https://")):
-            raise ConfigError(f"api_url {self.api_url!r} must begin with http:// or https://")
+        if not _web_address(self.api_url):
+            raise ConfigError("api_url must be http:// or https://, a host, and hold no password")
         return self
 
     def send(self, message: Message, attempt: int = 1) -> None:
@@ -87,7 +87,7 @@ class SlackChannel(Channel, Block):
                     "event_type": "penstock_run",
                     "event_payload": {
                         "id": message.id,
-                        "run_id": message.names.run_id,
+                        "run": message.run,
                         "kind": kind(message) or message.state,
                     },
                 },
@@ -99,8 +99,8 @@ class SlackChannel(Channel, Block):
         else:
             url = _webhook(self.webhook)
             # The path is the secret: only the socket may see it, since httpx logs every URL.
-            path = {"target": url.raw_path}
-            answer = self._post(message, url.copy_with(raw_path=b"/"), document, extensions=path)
+            path, host = {"target": url.raw_path}, url.copy_with(raw_path=b"/", fragment=None)
+            answer = self._post(message, host, document, extensions=path)
             judge(message.id, answer, said_by_webhook(answer))
 
     def _post(
@@ -131,16 +131,21 @@ def _token(secret: SecretStr) -> str:
 
 
 def _webhook(secret: SecretStr | None) -> httpx.URL:
-    text = secret.get_secret_value().strip() if secret else ""
-    try:
-        url = httpx.URL(text)
-    except (httpx.InvalidURL, UnicodeError):
-        url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host or url.path == "/":
+    url = _web_address(secret.get_secret_value().strip() if secret else "")
+    if url is None or url.path == "/":
         raise KeyUnusable(
             "the block's webhook is no URL of one: copy it anew (https://hooks.slack.com/…)"
         )
     return url
+
+
+def _web_address(text: str) -> httpx.URL | None:
+    # None also for one with a password in it, which would be logged with each request.
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, UnicodeError):
+        return None
+    return url if url.scheme in ("http", "https") and url.host and not url.userinfo else None
 
 
 def _blocks(told: Note) -> list[dict[str, Any]]:

@@ -281,6 +281,7 @@ def test_no_log_shows_a_secret(workspace, caplog):
         caplog.set_level(logging.DEBUG, logger)
     workspace.by_token().send(MESSAGE)
     workspace.by_webhook().send(MESSAGE)
+    not_delivered(workspace.by_webhook("/services/x?secret=1#secret"))
     assert "HTTP Request: POST" in caplog.text
     assert [secret for secret in (TOKEN, WEBHOOK, "secret") if secret in caplog.text] == []
 
@@ -315,9 +316,13 @@ def test_a_channel_has_a_way_to_post(settings):
         SlackChannel(**settings)
 
 
-def test_slack_is_called_by_http_only():
-    with pytest.raises(ConfigError, match="http:// or https://"):
-        SlackChannel(webhook="https://here/x", api_url="slack.com/api")
+@pytest.mark.parametrize(
+    "url", ["slack.com/api", "ftp://here", "http://", "http://[::1", "https://me:hunter2@here"]
+)
+def test_slack_is_called_by_http_only_and_with_no_password_in_the_address(url):
+    with pytest.raises(ConfigError, match="http:// or https://") as caught:
+        SlackChannel(webhook="https://here/x", api_url=url)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -330,6 +335,7 @@ def test_slack_is_called_by_http_only():
         {"webhook": "ftp://here/hunter2"},
         {"webhook": "https://hunter2"},
         {"webhook": "http://[::hunter2"},
+        {"webhook": "https://me:hunter2@here/services/x"},
     ],
     ids=str,
 )
