@@ -66,6 +66,11 @@ class SlackChannel(Channel, Block):
             raise ConfigError("api_url must be http:// or https://, a host, and hold no password")
         return self
 
+    @property
+    def where(self) -> str:
+        """For people: where its notes go."""
+        return self.channel or "the channel of an incoming webhook"
+
     def send(self, message: Message, attempt: int = 1) -> None:
         """Post a note of one message.
 
