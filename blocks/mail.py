@@ -94,8 +94,8 @@ class MailChannel(Channel, Block):
 
     @property
     def where(self) -> str:
-        """For people: where its notes go."""
-        return ", ".join(self.recipients)
+        """For people: where its mails go."""
+        return f"{', '.join(self.recipients)} by {self.host}:{self.port}"
 
     def mail(self, message: Message) -> EmailMessage:
         """What is sent of `message`: the same at every attempt, so that repeats can be told.
