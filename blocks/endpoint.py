@@ -70,7 +70,9 @@ class ReportEndpoint(Form, Match, Block):
         default=False, description="Send in the clear on purpose. Never a fallback."
     )
     audience: str | None = Field(
-        default=None, description="Whom a v1 token is made for (its aud); the URL if empty."
+        default=None,
+        description="Whom a v1 token is made for (its aud); the URL if empty.",
+        examples=["reports.example.org"],
     )
     timeout: float = Field(
         default=10.0, gt=0, le=120, description="Seconds for one post, from first byte to last."

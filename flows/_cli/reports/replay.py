@@ -35,5 +35,7 @@ def main(options: argparse.Namespace) -> int:
             if mine and not options.dry_run:
                 ledger.replay(mine)
                 call_courier(place)
+    if options.message and not found:
+        raise ConfigError(f"no such report is called {options.message!r}")
     table(found)
-    return 0 if found else 1
+    return 0
