@@ -16,6 +16,7 @@ from blocks._form import Form
 from blocks._match import Match
 from blocks._messages import SEED_ROUTES, Message
 from blocks._post import Poster
+from blocks._token import signed_headers
 from blocks.errors import ConfigError
 from blocks.signing import SigningKey
 
@@ -130,8 +131,6 @@ class ReportEndpoint(Form, Match, Block):
             body = _json(envelope(message, max_result=self.max_body))
             headers = {"webhook-id": message.id, "webhook-timestamp": str(int(time.time()))}
             if self.signing_key:
-                from blocks._token import signed_headers
-
                 headers = signed_headers(
                     self.signing_key,
                     body,

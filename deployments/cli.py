@@ -56,7 +56,10 @@ GROUPS = {
     },
     "any Prefect server": {
         "seed": Entry("deployments.seed", "register block types and save sample blocks"),
-        "listen": Entry("deployments.listener.app", "receive reports and check their signatures"),
+        "listen": Entry("deployments.listener.cli", "receive reports and check their signatures"),
+    },
+    "stand-ins for outside systems": {
+        "fake slack": Entry("deployments.fakes.slack", "take notes as Slack does, and show them"),
     },
     "this command": {
         "completion": Entry("deployments.completion", "print a script that completes it by Tab"),

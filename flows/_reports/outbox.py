@@ -44,9 +44,9 @@ def folder() -> Path:
     return place
 
 
-def folders() -> list[tuple[Path, str]]:
-    """Every such folder of this installation, and the address of its API; empty: none was set."""
-    return [(path.parent, path.read_text()) for path in sorted(home().glob(f"reports/*/{API}"))]
+def folders() -> list[Path]:
+    """Every such folder of this installation."""
+    return [path.parent for path in sorted(home().glob(f"reports/*/{API}"))]
 
 
 def put(*changes: Change) -> None:
@@ -145,10 +145,15 @@ def _locked(fd: int) -> bool:
 
 def _start(place: Path, lock: int) -> None:
     """Start a courier: it has a session of its own and nothing of ours but the lock."""
+    from prefect.settings import get_current_settings
+
     dropped = ("PREFECT__", "PENSTOCK_RUN", "PENSTOCK_JOB")  # what says "I belong to that run"
     environment = {n: v for n, v in os.environ.items() if not n.startswith(dropped)}
     path = [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    environment |= get_current_settings().to_environment_variables(exclude_unset=True)
     environment |= {"PENSTOCK_HOME": str(home()), "PYTHONPATH": os.pathsep.join(path)}
+    if api := (place / API).read_text():
+        environment["PREFECT_API_URL"] = api
     with (place / "courier.log").open("ab") as log:
         os.fchmod(log.fileno(), 0o600)
         if log.tell() > LONGEST_LOG:

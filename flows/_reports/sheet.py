@@ -128,7 +128,7 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
 
 def _started(root: str) -> list[str]:
     lines = ["| program | where | ended | seconds | peak memory |", "|---|---|---|---:|---:|"]
-    for record in of_run(root):
+    for record in sorted(of_run(root), key=lambda record: record.gone_at or ""):
         outcome = Outcome(**record.outcome) if record.outcome else Outcome(code=None)
         how = "well" if outcome.ok else outcome.why()
         lines.append(
