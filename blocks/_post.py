@@ -47,11 +47,10 @@ class Poster:
         """
         try:
             target, own = _target(url)
+            given = [(name.encode("ascii"), v.encode("ascii")) for name, v in headers.items()]
             with (
                 self._network.until(time.monotonic() + timeout),
-                self._pool.stream(
-                    "POST", target, headers=[*own, *headers.items()], content=body
-                ) as answer,
+                self._pool.stream("POST", target, headers=[*own, *given], content=body) as answer,
             ):
                 _read(answer)
         except (
@@ -125,7 +124,7 @@ class _Stream(httpcore.NetworkStream):
 
 
 @lru_cache(maxsize=64)
-def _target(url: str) -> tuple[httpcore.URL, tuple[tuple[str, str], ...]]:
+def _target(url: str) -> tuple[httpcore.URL, tuple[tuple[bytes, bytes], ...]]:
     """Where a post goes, and the header that a user in the URL asks for."""
     parsed = httpx.URL(url)
     target = httpcore.URL(
@@ -133,8 +132,8 @@ def _target(url: str) -> tuple[httpcore.URL, tuple[tuple[str, str], ...]]:
     )
     if not parsed.userinfo:
         return target, ()
-    user = b64encode(f"{parsed.username}:{parsed.password}".encode()).decode()
-    return target, (("authorization", f"Basic {user}"),)
+    user = b64encode(f"{parsed.username}:{parsed.password}".encode())
+    return target, ((b"authorization", b"Basic " + user),)
 
 
 def _read(answer: httpcore.Response) -> None:

@@ -117,8 +117,9 @@ class ReportEndpoint(Form, Match, Block):
     def send(self, message: Message, attempt: int = 1) -> None:
         """Sign and post one message; signed now, whenever it was made.
 
-        Raises KeyUnusable before anything is sent when the key cannot sign, and NotDelivered when
-        the answer is not 2xx or does not come in time. Redirects count as refused.
+        Raises KeyUnusable or ConfigError before anything is sent when the key cannot sign or the
+        certificates cannot be read, and NotDelivered when the answer is not 2xx or does not come in
+        time. Redirects count as refused.
         """
         body, headers = self.request(message, attempt)
         address = self.address("events" if self.format == "v1" else message.route)
@@ -143,24 +144,21 @@ class ReportEndpoint(Form, Match, Block):
             fields = self._seed(message)
             body = _json({"payload": self.signing_key.sign(fields) if self.signing_key else fields})
             headers = {"webhook-id": message.id, "webhook-timestamp": str(int(time.time()))}
-        return body, {
-            **self._extra_headers(),
-            "content-type": "application/json",
-            "webhook-attempt": str(attempt),
-            **headers,
-        }
+        own = {"content-type": "application/json", "webhook-attempt": str(attempt), **headers}
+        extra = {name: value for name, value in self._extra_headers() if name.lower() not in own}
+        return body, {**extra, **own}
 
     def _seed(self, message: Message) -> dict[str, Any]:
         fields = message.payload
         if reference := refer(message, self.max_body):
             return {**fields, "results": reference.model_dump()}
-        if self.title_key != "state":
+        if self.title_key != "state" and "state" in fields:
             fields = {self.title_key: fields.pop("state"), **fields}
         return fields
 
-    def _extra_headers(self) -> dict[str, str]:
+    def _extra_headers(self) -> list[tuple[str, str]]:
         secret: dict[str, Any] = self.headers.get_secret_value() if self.headers else {}
-        return {str(name): str(value) for name, value in secret.items()}
+        return [(str(name), str(value)) for name, value in secret.items()]
 
 
 def _json(document: Any) -> bytes:
@@ -170,4 +168,7 @@ def _json(document: Any) -> bytes:
 @cache
 def _poster(_pid: int, ca_file: str | None) -> Poster:
     """One for each process: a client costs tens of milliseconds, a connection a round trip."""
-    return Poster(ca_file or True)
+    try:
+        return Poster(ca_file or True)
+    except OSError as error:  # one of ssl's, too
+        raise ConfigError(f"ca_file {ca_file} holds no certificates: {error.strerror}") from None
