@@ -37,12 +37,19 @@ class Service:
 
 
 def known() -> dict[str, Service]:
-    """The services that were started here and still live, in the order of their start."""
+    """The services that were started here and still live, in the order of their start.
+
+    Raises ConfigError when the file that tells them holds something else.
+    """
     try:
-        entries = json.loads(_file().read_text())
+        services = _entries(_file().read_text())
     except FileNotFoundError:
         return {}
-    services = {name: Service(**entry) for name, entry in entries.items()}
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigError(
+            f"{_file()} does not tell what was started here: remove it, and end by hand "
+            "what of this checkout is still up"
+        ) from None
     return {name: service for name, service in services.items() if service.process()}
 
 
@@ -130,6 +137,15 @@ def _any_port() -> int:
 
 def _file() -> Path:
     return home() / "services.json"
+
+
+def _entries(text: str) -> dict[str, Service]:
+    kinds = {"name": str, "pid": int, "created": float, "url": str}
+    services = {name: Service(**entry) for name, entry in json.loads(text).items()}
+    for service in services.values():
+        if any(type(getattr(service, field)) is not kind for field, kind in kinds.items()):
+            raise TypeError(f"{service} is no service")
+    return services
 
 
 def _write(services: Mapping[str, Service]) -> None:
