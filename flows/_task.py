@@ -7,7 +7,8 @@ submit ──► key ──► hooks: running, completed, failed
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
 from prefect import Task
@@ -19,7 +20,7 @@ from blocks.errors import ConfigError
 from flows._reports import hooks
 from flows._run import record
 from flows._run.guard import current
-from flows._run.keys import current_key, keyed, make_key
+from flows._run.keys import attempt, current_key, keyed, make_key
 
 F = TypeVar("F", bound=Callable[..., Any])
 KeyFunction = Callable[..., str]
@@ -105,25 +106,30 @@ def _equipped(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _judged(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Around the body: say how it ended before Prefect does, and judge what was started."""
-
     @functools.wraps(fn)
     def body(*args: Any, **kwargs: Any) -> Any:
-        run, key = current(), current_key()
+        with _judging():
+            return fn(*args, **kwargs)
+
+    return body
+
+
+@contextmanager
+def _judging() -> Iterator[None]:
+    """Around the body: say how it ended before Prefect does, and judge what was started."""
+    run, key = current(), current_key()
+    with attempt() as programs:
         try:
-            result = fn(*args, **kwargs)
+            yield
         except Exception:
-            record.judge(run.root, key, "failed")
+            record.judge(run.root, programs, "failed")
             raise
         except BaseException:
             if context := TaskRunContext.get():
                 hooks.on_crash(context.task_run)
             raise
-        record.judge(run.root, key, "done")
-        run.progress.set(key, 1.0)
-        return result
-
-    return body
+        record.judge(run.root, programs, "done")
+    run.progress.set(key, 1.0)
 
 
 def _observed(theirs: Callable[..., bool] | None) -> Callable[..., bool]:

@@ -26,7 +26,7 @@ from flows._run import tether
 from flows._run.environment import environment, named
 from flows._run.guard import current
 from flows._run.job import Job, Outcome
-from flows._run.keys import current_key
+from flows._run.keys import program_key
 from flows._run.mask import masker
 from flows._run.process import PROCESS, tail
 
@@ -70,7 +70,7 @@ def _popen(config: CwlConfig) -> Callable[..., int]:
             raise ConfigError("SoftwareRequirement scripts are not supported: use a container")
         command = config.command(commands, env)
         mask, log = masker(command.secrets.values()), get_run_logger()
-        key = current_key()
+        key = program_key()
         record = PROCESS.start(
             Job(
                 key=key,

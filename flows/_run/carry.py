@@ -19,7 +19,7 @@ from blocks.errors import JobFailed, JobTimedOut, JobVanished
 from flows._run.environment import environment
 from flows._run.guard import current
 from flows._run.job import Job, Outcome, Place
-from flows._run.keys import current_key
+from flows._run.keys import current_key, program_key
 from flows._run.mask import masker
 from flows._run.process import PROCESS
 from flows._run.progress import Published
@@ -99,7 +99,7 @@ def carry(
     run = current()
     record = place.start(
         Job(
-            key=current_key(),
+            key=program_key(),
             argv=command.argv,
             environment=environment(command),
             cwd=Path.cwd(),

@@ -112,7 +112,7 @@ def test_only_a_judged_failure_raises_the_generation(place):
     first = place.start(shell("exit 1"))
     place.watch(first)
     assert place.start(shell("exit 1")).generation == 1
-    records.judge(RUN, KEY, "failed")
+    records.judge(RUN, [KEY], "failed")
     second = place.start(shell("exit 0"))
     assert second.generation == 2
     assert place.watch(second).ok
