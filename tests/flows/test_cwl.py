@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from blocks.errors import ConfigError, JobFailed
+from flows._cwl.load import load
 from flows._cwl.programs import node
 from flows.cwl import cwl_job
 
@@ -143,6 +144,16 @@ def test_bad_input_is_one_clear_error_and_starts_nothing(
 ):
     with pytest.raises(ConfigError, match=re.escape(words)):
         cwl_job(**{"workflow": document, **parameters})
+
+
+@pytest.mark.parametrize("name", ["./two.cwl#say", "sub/..//two.cwl#say", "{folder}/./two.cwl#say"])
+def test_a_document_is_found_however_its_path_is_spelled(tmp_path, monkeypatch, name):
+    said = {"class": "CommandLineTool", "inputs": [], "outputs": []}
+    graph = [{"id": word, "baseCommand": word, **said} for word in ("say", "sing")]
+    (tmp_path / "two.cwl").write_text(json.dumps({"cwlVersion": "v1.2", "$graph": graph}))
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load(name.format(folder=tmp_path), lint=False).tool["baseCommand"] == "say"
 
 
 def test_a_tool_gets_a_clean_environment(api, tmp_path, monkeypatch):
