@@ -7,6 +7,7 @@ submit ──► key ──► hooks: running, completed, failed
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, overload
@@ -51,8 +52,16 @@ class JobTask(Task[..., Any]):
         return changed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with keyed(self._key(args, kwargs)):
+        key = self._key(args, kwargs)
+        if self.isasync:
+            return self._awaited(key, args, kwargs)
+        with keyed(key):
             return super().__call__(*args, **kwargs)
+
+    async def _awaited(self, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The key was taken when the task was called; it holds while it is awaited."""
+        with keyed(key):
+            return await super().__call__(*args, **kwargs)
 
     def submit(  # type: ignore[override]  # Prefect's has eight overloads
         self, *args: Any, **kwargs: Any
@@ -86,6 +95,8 @@ def job_task(
 def job_task(function: Any = None, *, key: KeyFunction | None = None, **options: Any) -> Any:
     """Like Prefect's `@task`, with its options; for use inside a flow that has `@guard`.
 
+    The function may be async. Raises ConfigError for a generator, whose end nobody could judge.
+
     `key` is a function of the task's arguments that names this piece of work within the run;
     without it the order of submission does. A finished task of a retried run is not run again.
     """
@@ -106,6 +117,17 @@ def _equipped(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _judged(fn: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise ConfigError(f"{fn.__name__} is a generator: a job_task must return its result")
+    if inspect.iscoroutinefunction(fn):
+
+        @functools.wraps(fn)
+        async def body_async(*args: Any, **kwargs: Any) -> Any:
+            with _judging():
+                return await fn(*args, **kwargs)
+
+        return body_async
+
     @functools.wraps(fn)
     def body(*args: Any, **kwargs: Any) -> Any:
         with _judging():
