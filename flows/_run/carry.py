@@ -22,7 +22,7 @@ from flows._run.job import Job, Outcome, Place
 from flows._run.keys import current_key, program_key
 from flows._run.mask import masker
 from flows._run.process import PROCESS
-from flows._run.progress import Published
+from flows._run.published import Published
 
 TAIL = 20  # how many of a program's last lines an error shows
 
