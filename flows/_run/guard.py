@@ -140,5 +140,5 @@ def _outermost(run_id: str, flow_run_id: UUID | None) -> Iterator[None]:
                 stack.enter_context(watched(flow_run_id, lambda: PROCESS.stop_all(run_id)))
             yield
     finally:
-        PROCESS.close()
+        PROCESS.close(run_id)
         engine.end(mine)

@@ -4,7 +4,7 @@
                                                 │
                                                 └──► the job's folder: its pid, then its end
 
-The engine starts one of these per process, by path, with the standard library alone. It is the
+The engine starts one of these per root run, by path, with the standard library alone. It is the
 sub-reaper of all it started: whatever a program leaves behind, also with setsid, becomes its child.
 It ends when the engine's end of the socket closes, and nothing it started outlives it.
 
