@@ -157,6 +157,7 @@ class Shim:
                 break
             ended = True
             if program := self.running.pop(pid, None):
+                program.deadline = None  # it ended in time; what it left has its grace
                 code = os.waitstatus_to_exitcode(status)
                 program.end = {
                     "code": code if code >= 0 else None,
