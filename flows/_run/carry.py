@@ -112,6 +112,9 @@ def carry(
     except BaseException:
         place.stop(record)  # before the caller takes away its folder
         raise
+    if outcome.left:
+        pids = ", ".join(map(str, outcome.left))
+        log.warning("%s left processes that could not be ended: %s", name, pids)
     if outcome.ok:
         return outcome
     kind = JobFailed

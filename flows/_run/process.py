@@ -27,6 +27,7 @@ from flows._run.procfs import (
     signal_all,
     start_ticks,
 )
+from flows._run.shim import PRESSED
 from flows._run.shim_client import ShimClient
 
 PLACE = "process"
@@ -191,8 +192,8 @@ class ProcessPlace:
         if now.gone_at:
             return now
         if not lives:
-            _stop_from_record(record)  # nobody else will
-            return records.gone(now, asdict(Outcome(code=None)))
+            left = _stop_from_record(record)  # nobody else will
+            return records.gone(now, asdict(Outcome(code=None, left=sorted(left))))
         time.sleep(patience)  # another process's child: its end is a file, not an event
         return None
 
@@ -244,13 +245,17 @@ def living(record: Record) -> set[int]:
     return pids
 
 
-def _stop_from_record(record: Record) -> None:
+def _stop_from_record(record: Record) -> set[int]:
+    """End the job's processes; returns those that could not be ended."""
     deadline = time.monotonic() + record.grace
-    signal_all(living(record), signal.SIGTERM)
-    while left := living(record):
-        if time.monotonic() >= deadline:
-            signal_all(left, signal.SIGKILL)
+    forbidden = signal_all(living(record), signal.SIGTERM)
+    while (now := time.monotonic()) < deadline + PRESSED:
+        if not (left := living(record) - forbidden):
+            break
+        if now >= deadline:
+            forbidden |= signal_all(left, signal.SIGKILL)
         time.sleep(0.02)  # not our children: there is no event for their end
+    return living(record)
 
 
 def _shim_lives(record: Record) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -321,3 +322,49 @@ def test_a_program_that_ended_in_time_is_not_timed_out_by_what_it_left(place):
     stubborn = "setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' & exit 0"
     outcome = place.watch(place.start(shell(stubborn, time_limit=0.5, grace=1.5)))
     assert (outcome.code, outcome.timed_out, outcome.ok) == (0, False, True)
+
+
+OF_ANOTHER_USER = "setpriv --reuid 65534 --clear-groups"
+# Root may signal anybody, unless it has lost the right to.
+LIKE_A_USER = ["setpriv", "--bounding-set=-kill", "--inh-caps=-kill"]
+ENGINES_END = f"""{ENGINE}
+import json
+from dataclasses import asdict
+from flows._run.process import living, _stop_from_record
+print(json.dumps([asdict(PROCESS.watch(record)), sorted(_stop_from_record(record))]))
+PROCESS.close()
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv (util-linux)"
+)
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        (f"{OF_ANOTHER_USER} sleep 60 & echo $!; exit 0", 0),
+        (f"{OF_ANOTHER_USER} sleep 60 & echo $!; setsid sleep 600 & exit 3", 3),
+    ],
+)
+def test_a_process_of_another_user_is_told_as_left_and_ends_no_supervision(tmp_path, script, code):
+    done = subprocess.run(
+        [*LIKE_A_USER, sys.executable, "-c", ENGINES_END, RUN, KEY, "sh", "-c", script],
+        env={**os.environ, "PENSTOCK_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    pid = int(done.stdout.splitlines()[1])
+    try:
+        assert done.returncode == 0, done.stderr
+        outcome, left = json.loads(done.stdout.splitlines()[-1])
+        assert (outcome["code"], outcome["left"], left) == (code, [pid], [pid])
+        assert records_of(tmp_path)[0]["outcome"]["left"] == [pid]
+        assert alive([pid]) == [pid]
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def records_of(home):
+    return [json.loads(path.read_text()) for path in home.glob("runs/*/*/ended.json")]
