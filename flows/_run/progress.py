@@ -42,9 +42,9 @@ class Progress:
         return min(99, math.floor(100 * self._fraction + 1e-9))
 
     def plan(self, keys: Iterable[str]) -> None:
-        """Say what the run consists of; shares of anything else do not count from now on."""
+        """Add to what the run consists of; shares of anything else do not count from now on."""
         with self._lock:
-            self._planned = set(keys)
+            self._planned = {*(self._planned or ()), *keys}
 
     def set(self, key: str, share: float) -> None:
         """A task or child run has done `share` of its work; it never goes back."""
