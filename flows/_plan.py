@@ -34,13 +34,14 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON, secrets masked."""
         mask = masker([*self.command.secrets.values(), *self.command.masked])
+        files = {**self.command.files, **self.command.shown}
         names = environment(self.command) if self.variables is None else self.variables
         return {
             "task": self.task,
             "argv": [mask(word) for word in self.command.argv],
             "folder": str(Path.cwd()),
             "environment": sorted(names),
-            "files": {name: mask(text) for name, text in self.command.files.items()},
+            "files": {name: mask(text) for name, text in files.items()},
             "notes": self.notes,
         }
 

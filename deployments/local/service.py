@@ -178,3 +178,22 @@ def adopt_environment(api_url: str) -> None:
     for name in set(os.environ) - set(wanted):
         del os.environ[name]
     os.environ.update(wanted)
+
+
+def adopt_installation() -> None:
+    """Make this process a client of the server that this checkout's services use.
+
+    When none of them is up the caller's own Prefect settings hold. Raises ConfigError when those
+    name no server: Prefect would start one for the time of the command, and it would know no run.
+    """
+    services = known()
+    if running := services.get("worker") or services.get("server"):
+        adopt_environment(running.url)
+        return
+    from prefect.settings import get_current_settings
+
+    if not get_current_settings().api.url:
+        raise ConfigError(
+            "nothing of this checkout is up, and PREFECT_API_URL names no other server: "
+            "`penstock up`, or set it"
+        )

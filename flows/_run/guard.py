@@ -23,6 +23,7 @@ from flows._run import engine
 from flows._run.cancelled import watched
 from flows._run.process import PROCESS
 from flows._run.progress import Progress, run_artifact
+from flows._run.published import settle
 from flows._run.settings import Settings
 
 P = ParamSpec("P")
@@ -120,6 +121,7 @@ def running(parts: int | None = None) -> Iterator[Run]:
         with ExitStack() as stack:
             if above is None and not dry:
                 stack.enter_context(_outermost(run_id, flow_run.id if flow_run else None))
+            stack.callback(settle, run_id)
             stack.callback(PROCESS.stop_all, run_id)
             yield run
         if above:
@@ -138,5 +140,5 @@ def _outermost(run_id: str, flow_run_id: UUID | None) -> Iterator[None]:
                 stack.enter_context(watched(flow_run_id, lambda: PROCESS.stop_all(run_id)))
             yield
     finally:
-        PROCESS.close()
+        PROCESS.close(run_id)
         engine.end(mine)
