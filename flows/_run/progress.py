@@ -20,20 +20,22 @@ class Progress:
     """How far one run has come.
 
     `parts` is how many tasks and child runs the run has, all of equal weight; with None the number
-    is not known, and the percentage is honest about it: one more may always come.
+    is not known, and the percentage is honest about it: one more may always come. `reached` is the
+    percentage that an earlier attempt of the run has told: there it begins.
     """
 
     def __init__(
         self,
         parts: int | None = None,
         *,
+        reached: int = 0,
         above: Callable[[float], None] | None = None,
         publish: Callable[[int], None] | None = None,
     ) -> None:
         self._parts, self._above, self._publish = parts, above, publish
         self._planned: set[str] | None = None
         self._shares: dict[str, float] = {}
-        self._fraction = 0.0
+        self._fraction = reached / 100
         self._lock = threading.Lock()
 
     @property

@@ -192,6 +192,26 @@ def test_progress_counts_parts_and_children_and_never_falls(api, installation):
     assert {p["dag_id"] for p in installation.told(run_id)} == {"parent"}
 
 
+def test_progress_does_not_fall_when_a_flow_is_tried_again(api):
+    seen = []
+
+    @job_task
+    def part():
+        return None
+
+    @flow(retries=1, **flow_hooks())
+    @guard(parts=2)
+    def twice():
+        seen.append(current().progress.percent)
+        part()
+        seen.append(current().progress.percent)
+        if len(seen) == 2:
+            raise ValueError("once")
+
+    twice()
+    assert seen == [0, 50, 50, 50]
+
+
 def test_names_on_the_wire_are_the_callers_when_he_gave_some(api, installation):
     from prefect.context import FlowRunContext
 
