@@ -7,74 +7,18 @@ sent and what is expected come from one place, and one state always makes the sa
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
 
+from blocks._changes import Change
 from blocks.errors import NotVerified
 
 Route = Literal["progress", "status", "results", "child", "late"]
 SEED_ROUTES: tuple[Route, ...] = ("progress", "status", "results")  # what existing listeners know
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change of state of a run, or of a task in it; as JSON, one line of the outbox."""
-
-    run: str  # the flow run's id
-    state: str  # the state's id
-    type: str  # Prefect's state type
-    name: str
-    at: str  # ISO 8601 with a zone: when the state was made
-    message: str = ""
-    task: str | None = None  # the task run's name
-    task_run: str | None = None  # and id
-    attempt: int = 1
-    progress: int | None = None  # percent of the root run after this state, where it is known
-
-    @property
-    def base(self) -> str:
-        """What the ids of its messages begin with; the same for all that tell of the same event.
-
-        Not always the state's id. Prefect calls no hook with AwaitingRetry, and Retrying comes only
-        after the delay: both tell of one attempt. A task that dies of a signal, and a run that is
-        being cancelled, are told of before their last state is made.
-        """
-        if self.task_run and self.name == "AwaitingRetry":
-            return f"{self.task_run}.{self.attempt}"
-        if self.task_run and self.name == "Retrying":
-            return f"{self.task_run}.{self.attempt - 1}"
-        if self.task_run and self.type == "CRASHED":
-            return f"{self.task_run}.crashed"
-        if self.task is None and self.type in ("CANCELLING", "CANCELLED"):
-            return f"{self.run}.cancelled"
-        return self.state
-
-    @property
-    def word(self) -> str | None:
-        """The word that listeners know for the state; None for one that is not told."""
-        if self.task is not None:
-            if self.name in ("AwaitingRetry", "Retrying"):
-                return "up_for_retry"
-            if self.name in ("NotReady", "UpstreamFailed"):
-                return "upstream_failed"
-            if self.type == "RUNNING":
-                return "running"
-        elif self.type == "CANCELLING":
-            return "failed"
-        failed = dict.fromkeys(("FAILED", "CRASHED", "CANCELLED"), "failed")
-        return {"COMPLETED": "success", **failed}.get(self.type)
-
-    @property
-    def ends_run(self) -> bool:
-        """Whether this is an end of the run itself."""
-        return self.task is None and self.word is not None
-
-    def as_line(self) -> bytes:
-        return json.dumps(asdict(self), ensure_ascii=False).encode() + b"\n"
 
 
 @dataclass(frozen=True)
@@ -115,6 +59,7 @@ class Message:
     error: str = ""
     failure: Failure | None = None
     results: Any = None
+    location: str | None = None  # where the results are kept
 
     @property
     def seq(self) -> int:
@@ -132,7 +77,7 @@ class Message:
         return {"state": self.state, **ids, "progress": self.progress, "error": self.error}
 
     def as_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Message":
@@ -166,21 +111,22 @@ def messages(
     names: Names,
     *,
     results: Any = None,
+    location: str | None = None,
     failure: Failure | None = None,
 ) -> list[Message]:
     """What one change of state calls for, in the order in which it is told.
 
-    `results` are the run's own, as JSON has it, for a root run that succeeded. A child run's tasks
-    tell their status under the root's names; progress and results are the root's alone.
+    `results` are the run's own, as JSON has it, for a root run that succeeded; `location` is where
+    they are kept. A child run's tasks tell their status under the root's names; progress and
+    results are the root's alone.
     """
-    word = change.word
     of_root = change.run == names.root
-
-    def message(route: Route, **more: Any) -> Message:
-        return Message(
+    told = _of_task(change, of_root) if change.task is not None else _of_run(change, of_root)
+    return [
+        Message(
             f"{change.base}/{route}",
             route,
-            **{"state": word, **more},
+            **{"state": change.word, **fields},
             names=names,
             run=change.run,
             parent=None if of_root else names.root,
@@ -188,29 +134,55 @@ def messages(
             task_run=change.task_run,
             attempt=change.attempt,
             at=change.at,
+            results=results if route == "results" else None,
+            location=location if route == "results" else None,
+            failure=failure if fields.get("error") else None,
         )
+        for route, fields in told
+    ]
 
-    if change.task is None and change.name == "Late":
-        return [message("late", state="late", error="the run has not started in time")]
-    if word is None:
-        return []
-    if change.task is not None:
-        status = message("status", error=change.message if word == "failed" else "")
-        if word != "success" or change.progress is None or not of_root:
-            return [status]
-        return [status, message("progress", state="running", progress=change.progress)]
-    if word == "failed":
+
+def _of_task(change: Change, of_root: bool) -> Iterator[tuple[Route, dict[str, Any]]]:
+    if change.word:
+        yield "status", {"error": change.message if change.word == "failed" else ""}
+    if change.word == "success" and change.progress is not None and of_root:
+        yield "progress", {"state": "running", "progress": change.progress}
+
+
+def _of_run(change: Change, of_root: bool) -> Iterator[tuple[Route, dict[str, Any]]]:
+    if change.name == "Late":
+        yield "late", {"state": "late", "error": "the run has not started in time"}
+    elif change.word == "failed":
         progress = min(change.progress or 0, 99)
-        route: Route = "progress" if of_root else "child"
-        return [message(route, progress=progress, error=change.message, failure=failure)]
-    if not of_root:
-        return [message("child", progress=100)]
-    return [message("progress", progress=100), message("results", results=results)]
+        yield "progress" if of_root else "child", {"progress": progress, "error": change.message}
+    elif change.word == "success":
+        yield "progress" if of_root else "child", {"progress": 100}
+        if of_root:
+            yield "results", {}
 
 
 def plain(results: Any) -> Any:
-    """A run's result as JSON (RFC 8259) has it: no NaN, and text for what it does not know."""
-    return to_jsonable_python(results, inf_nan_mode="null", fallback=str)
+    """A run's result as JSON (RFC 8259) has it: no NaN, text for what it does not know, and `?`
+    for what is no Unicode, as a file's name may be.
+    """
+    try:
+        made = to_jsonable_python(results, inf_nan_mode="null", fallback=str)
+        json.dumps(made, ensure_ascii=False).encode()
+    except UnicodeError:
+        made = to_jsonable_python(_unicode(results), inf_nan_mode="null", fallback=str)
+    return made
+
+
+def _unicode(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, Mapping):
+        return {_unicode(key): _unicode(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_unicode(one) for one in value]
+    return value
 
 
 def decode(

@@ -1,19 +1,27 @@
 """An outside system that hears how runs go."""
 
+import json
+import os
+import time
+from functools import cache
 from typing import Any, Literal
 
 import httpx
 from prefect.blocks.core import Block
 from prefect.blocks.fields import SecretDict
-from pydantic import Field, HttpUrl, PrivateAttr, model_validator
+from pydantic import Field, HttpUrl, model_validator
 
+from blocks._envelope import envelope, refer
 from blocks._form import Form
-from blocks._messages import Message, encode
-from blocks.errors import ConfigError, NotDelivered
+from blocks._match import Match
+from blocks._messages import SEED_ROUTES, Message
+from blocks._post import Poster
+from blocks._token import signed_headers
+from blocks.errors import ConfigError
 from blocks.signing import SigningKey
 
 
-class ReportEndpoint(Form, Block):
+class ReportEndpoint(Form, Match, Block):
     """An outside system that hears how runs go, by signed HTTP posts.
 
     Example:
@@ -41,8 +49,13 @@ class ReportEndpoint(Form, Block):
         description="Path before progress, status and results.",
         examples=["satellite/v1"],
     )
+    format: Literal["seed", "v1"] = Field(
+        default="seed",
+        description="What it is told in: seed is what older listeners read; v1 tells more.",
+    )
     title_key: Literal["state", "title"] = Field(
-        default="state", description="The field that carries a state; older listeners read title."
+        default="state",
+        description="The field of a seed message that carries a state; older listeners read title.",
     )
     headers: SecretDict | None = Field(
         default=None,
@@ -56,29 +69,28 @@ class ReportEndpoint(Form, Block):
     unsigned: bool = Field(
         default=False, description="Send in the clear on purpose. Never a fallback."
     )
-    match_deployments: list[str] = Field(
-        default_factory=list,
-        title="Only deployments",
-        description="Names of the deployments whose runs it hears; all if empty.",
-        examples=[["spark", "demo"]],
-    )
-    match_flows: list[str] = Field(
-        default_factory=list,
-        title="Only flows",
-        description="Names of the flows whose runs it hears; all if empty.",
-        examples=[["spark-job", "demo"]],
-    )
-    match_tags: list[str] = Field(
-        default_factory=list,
-        title="Only tags",
-        description="It hears runs that have all of these tags; all runs if empty.",
-        examples=[["nightly"]],
+    audience: str | None = Field(
+        default=None,
+        description="Whom a v1 token is made for (its aud); the URL if empty.",
+        examples=["reports.example.org"],
     )
     timeout: float = Field(
-        default=5.0, gt=0, le=60, description="Seconds to wait for an answer to one post."
+        default=10.0, gt=0, le=120, description="Seconds for one post, from first byte to last."
     )
-
-    _client: httpx.Client | None = PrivateAttr(default=None)
+    max_body: int = Field(
+        default=1 << 20,
+        gt=0,
+        description="Bytes of results that are sent; larger ones are named, with their checksum.",
+    )
+    give_up_after: float = Field(
+        default=72.0, gt=0, description="Hours for which a report is tried again and again."
+    )
+    ca_file: str | None = Field(
+        default=None,
+        title="CA file",
+        description="Certificates to trust beside the system's, readable where flows run.",
+        examples=["/etc/penstock/ca.pem"],
+    )
 
     @model_validator(mode="after")
     def _usable(self) -> "ReportEndpoint":
@@ -88,42 +100,75 @@ class ReportEndpoint(Form, Block):
             raise ConfigError("a ReportEndpoint needs a signing_key, or unsigned ticked, not both")
         return self
 
-    def matches(self, deployment: str | None, flow: str, tags: list[str]) -> bool:
-        """Whether this endpoint wants to hear a run of that deployment, flow and tags."""
-        return (
-            (not self.match_deployments or deployment in self.match_deployments)
-            and (not self.match_flows or flow in self.match_flows)
-            and set(self.match_tags) <= set(tags)
-        )
+    def wants(self, message: Message) -> bool:
+        """Whether its format has a form for the message."""
+        return self.format == "v1" or message.route in SEED_ROUTES
+
+    @property
+    def where(self) -> str:
+        """For people: where its messages go; no user or password that the URL may hold."""
+        return str(httpx.URL(self.address("")).copy_with(username=None, password=None))
 
     def address(self, route: str) -> str:
         """The URL that messages of `route` go to."""
         parts = (self.url.rstrip("/"), self.prefix.strip("/"), route)
         return "/".join(part for part in parts if part)
 
-    def send(self, message: Message) -> None:
-        """Sign and post one message.
+    def send(self, message: Message, attempt: int = 1) -> None:
+        """Sign and post one message; signed now, whenever it was made.
 
-        Raises KeyUnusable before anything is sent when the key cannot sign, and NotDelivered when
-        the answer is not 2xx or does not come. Redirects count as refused.
+        Raises KeyUnusable or ConfigError before anything is sent when the key cannot sign or the
+        certificates cannot be read, and NotDelivered when the answer is not 2xx or does not come in
+        time. Redirects count as refused.
         """
-        sign = self.signing_key.sign if self.signing_key else None
-        body = encode(message.renamed(self.title_key), sign)
-        headers = {
-            **self._extra_headers(),
-            "content-type": "application/json",
-            "webhook-id": message.id,
-        }
-        if self._client is None:
-            self._client = httpx.Client(timeout=self.timeout, follow_redirects=False)
-        try:
-            answer = self._client.post(self.address(message.route), content=body, headers=headers)
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            # Only the kind of the error: its text may hold a URL with a password.
-            raise NotDelivered(f"no answer to {message.id}: {type(error).__name__}") from None
-        if not answer.is_success:
-            raise NotDelivered(f"{message.id} was answered with {answer.status_code}")
+        body, headers = self.request(message, attempt)
+        address = self.address("events" if self.format == "v1" else message.route)
+        _poster(os.getpid(), self.ca_file).post(
+            address, body, headers, timeout=self.timeout, about=message.id
+        )
 
-    def _extra_headers(self) -> dict[str, str]:
+    def request(self, message: Message, attempt: int = 1) -> tuple[bytes, dict[str, str]]:
+        """Body and headers of the post that tells `message`."""
+        if self.format == "v1":
+            body = _json(envelope(message, max_result=self.max_body))
+            headers = {"webhook-id": message.id, "webhook-timestamp": str(int(time.time()))}
+            if self.signing_key:
+                headers = signed_headers(
+                    self.signing_key,
+                    body,
+                    message.id,
+                    issuer="penstock",
+                    audience=self.audience or self.url,
+                )
+        else:
+            fields = self._seed(message)
+            body = _json({"payload": self.signing_key.sign(fields) if self.signing_key else fields})
+            headers = {"webhook-id": message.id, "webhook-timestamp": str(int(time.time()))}
+        own = {"content-type": "application/json", "webhook-attempt": str(attempt), **headers}
+        extra = {name: value for name, value in self._extra_headers() if name.lower() not in own}
+        return body, {**extra, **own}
+
+    def _seed(self, message: Message) -> dict[str, Any]:
+        fields = message.payload
+        if reference := refer(message, self.max_body):
+            return {**fields, "results": reference.model_dump()}
+        if self.title_key != "state" and "state" in fields:
+            fields = {self.title_key: fields.pop("state"), **fields}
+        return fields
+
+    def _extra_headers(self) -> list[tuple[str, str]]:
         secret: dict[str, Any] = self.headers.get_secret_value() if self.headers else {}
-        return {str(name): str(value) for name, value in secret.items()}
+        return [(str(name), str(value)) for name, value in secret.items()]
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+
+
+@cache
+def _poster(_pid: int, ca_file: str | None) -> Poster:
+    """One for each process: a client costs tens of milliseconds, a connection a round trip."""
+    try:
+        return Poster(ca_file or True)
+    except OSError as error:  # one of ssl's, too
+        raise ConfigError(f"ca_file {ca_file} holds no certificates: {error.strerror}") from None

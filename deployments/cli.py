@@ -4,6 +4,7 @@ penstock run demo ──► COMMANDS["run"] ──► deployments.local.run: arg
 """
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ class Entry(NamedTuple):
 
     module: str
     line: str  # what it does, as the overview has it
+    here: bool = False  # whether the server it asks is the one that this checkout's services use
 
 
 class Command(Protocol):
@@ -39,8 +41,14 @@ class Command(Protocol):
 GROUPS = {
     "runs": {
         "run": Entry("deployments.local.run", "run a deployment, follow it, check every report"),
-        "stop": Entry("flows._cli.stop", "end a run, also one whose process is gone"),
-        "sweep": Entry("flows._cli.sweep", "end what lost runs of this machine left"),
+        "stop": Entry("flows._cli.stop", "end a run, also one whose process is gone", here=True),
+        "sweep": Entry("flows._cli.sweep", "end what lost runs of this machine left", here=True),
+    },
+    "reports of this machine": {
+        "reports list": Entry("flows._cli.reports.list", "what was told to whom, and what waits"),
+        "reports show": Entry("flows._cli.reports.show", "one report, and what became of it"),
+        "reports replay": Entry("flows._cli.reports.replay", "send reports once more"),
+        "reports dead": Entry("flows._cli.reports.dead", "what was refused, or not taken in time"),
     },
     "this checkout's installation": {
         "up": Entry("deployments.local.up", "start server, worker and listener"),
@@ -54,6 +62,9 @@ GROUPS = {
     },
     "keys": {
         "keys jwks": Entry("blocks._cli.keys", "print the public parts of keys as a JWKS"),
+    },
+    "stand-ins for outside systems": {
+        "fake slack": Entry("deployments.fakes.slack", "take notes as Slack does, and show them"),
     },
     "this command": {
         "completion": Entry("deployments.completion", "print a script that completes it by Tab"),
@@ -100,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in (typed, first):
         if name in COMMANDS:
             options = parser_for(name).parse_args(words[name.count(" ") + 1 :])
-            return _guarded(command(name).main, options)
+            return _guarded(functools.partial(_run, name), options)
     if not typed or any(name.startswith(f"{typed} ") for name in COMMANDS):
         print(overview(typed))
         return 0 if set(words) <= {typed, "-h", "--help"} else 2
@@ -108,6 +119,14 @@ def main(argv: list[str] | None = None) -> int:
     hint = f"did you mean `penstock {near[0]}`?" if near else "`penstock --help` lists them"
     print(f"penstock: there is no command {typed!r}; {hint}", file=sys.stderr)
     return 2
+
+
+def _run(name: str, options: argparse.Namespace) -> int:
+    if COMMANDS[name].here:
+        from deployments.local.service import adopt_installation
+
+        adopt_installation()
+    return command(name).main(options)
 
 
 def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:

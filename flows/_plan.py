@@ -34,13 +34,14 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON, secrets masked."""
         mask = masker([*self.command.secrets.values(), *self.command.masked])
+        files = {**self.command.files, **self.command.shown}
         names = environment(self.command) if self.variables is None else self.variables
         return {
             "task": self.task,
             "argv": [mask(word) for word in self.command.argv],
             "folder": str(Path.cwd()),
             "environment": sorted(names),
-            "files": {name: mask(text) for name, text in self.command.files.items()},
+            "files": {name: mask(text) for name, text in files.items()},
             "notes": self.notes,
         }
 
@@ -52,12 +53,10 @@ def unmade_folder() -> Path:
 
 def show(*plans: Plan) -> dict[str, Any]:
     """Publish the plans and who would be told as an artifact; return them as the run's result."""
-    endpoints = audience(UUID(flow_run.get_id())).endpoints
+    hearers = audience(UUID(flow_run.get_id())).hearers
     shown: dict[str, Any] = {
         "dry_run": [plan.as_dict() for plan in plans],
-        "would_be_told": {
-            name: endpoint.address("") for name, endpoint in sorted(endpoints.items())
-        },
+        "would_be_told": {name: hearer.where for name, hearer in sorted(hearers.items())},
     }
     create_markdown_artifact(_markdown(shown), description="what this run would have done")
     return shown

@@ -16,8 +16,9 @@ from prefect.states import Running
 from pydantic import TypeAdapter, ValidationError
 
 from blocks import ReportEndpoint
+from blocks._changes import change
 from blocks._load import load, saved
-from blocks._messages import Names, task_messages
+from blocks._messages import Names, messages
 from deployments.doctor.finding import Finding, guarded, run_all
 from deployments.local.server import (
     POOL,
@@ -29,6 +30,7 @@ from deployments.local.server import (
 
 SKEW = 5.0  # seconds by which clocks may differ: a JWT and a schedule suffer from more
 UP = "`penstock up`"
+ADDRESSES = ("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "PREFECT_UI_API_URL")
 
 
 def server() -> Iterator[Finding]:
@@ -50,9 +52,15 @@ def server() -> Iterator[Finding]:
 
 def _settings(client: SyncPrefectClient) -> Iterator[Finding]:
     theirs = client.request("GET", "/admin/settings").json()
-    url = str(client.api_url).rstrip("/").removesuffix("/api")
-    shipped = server_settings(url)
-    different = [name for name, text in shipped.items() if not _has(theirs, name, text)]
+    shipped = server_settings(f"{client.api_url.scheme}://{client.api_url.netloc.decode()}")
+    # Below a path it stands behind a proxy, which alone knows the server's own address.
+    behind = client.api_url.path.rstrip("/") != "/api"
+    different = [
+        name
+        for name, text in shipped.items()
+        if not _has(theirs, name, text)
+        and not (behind and name in ADDRESSES and not _has(theirs, name, "*"))
+    ]
     if different:
         fix = "start it with deployments/server.env in its environment (`penstock down`, `up`)"
         yield Finding("warn", "settings", f"differ from ours: {', '.join(different)}", fix)
@@ -116,7 +124,7 @@ def send() -> Iterator[Finding]:
 def _send(name: str) -> Iterator[Finding]:
     names = Names("penstock-doctor", f"test-{int(time.time())}")
     endpoint = load(ReportEndpoint, name)
-    for message in task_messages(names, "test", Running(), progress=None):
+    for message in messages(change("penstock-doctor", Running(), task="test"), names):
         endpoint.send(message)
     how = "unsigned" if endpoint.unsigned else "signed"
     yield Finding("ok", f"endpoint {name}", f"took a {how} test message as run {names.run_id}")

@@ -3,6 +3,7 @@
 import argparse
 
 from deployments.local import service
+from deployments.local.couriers import couriers, end_couriers
 
 EXAMPLES = ("down",)
 
@@ -15,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     services = service.known()
-    if not services:
+    if not services and not couriers():
         print("nothing of this checkout is up")
         return 0
     if "worker" in services and not options.kill:
@@ -24,6 +25,8 @@ def main(options: argparse.Namespace) -> int:
     for name, running in reversed(list(services.items())):
         service.stop(running)
         print(f"stopped the {name}")
+    if end_couriers():
+        print("stopped the courier of reports; what it has not told yet is kept")
     return 0
 
 

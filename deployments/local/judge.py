@@ -5,23 +5,14 @@ states of the run and its tasks (API) ──► expected messages ─┐
 what the listener verified (its own file) ───────────────────┘
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import State, TaskRun
 
-from blocks._messages import (
-    Message,
-    Names,
-    crash_id,
-    names,
-    plain,
-    retry_id,
-    run_messages,
-    task_messages,
-)
+from blocks._changes import change, task_history
+from blocks._messages import Message, messages, names, plain
 from deployments.listener.store import Heard
 from deployments.local.runs import Tree
 
@@ -62,36 +53,16 @@ def expected(client: SyncPrefectClient, tree: Tree) -> list[Message]:
         return []
     deployment = client.read_deployment(root.deployment_id).name if root.deployment_id else None
     called = names(root.labels, root.id, deployment, client.read_flow(root.flow_id).name)
-    messages: list[Message] = []
+    told: dict[str, Message] = {}
     for task in tree.tasks:
-        of_root = task.flow_run_id == root.id
-        messages += _of_task(called, task, client.read_task_run_states(task.id), of_root=of_root)
+        for one in task_history(task, client.read_task_run_states(task.id)):
+            told.update((m.id, m) for m in messages(replace(one, progress=0), called))
     if root.state is not None:
-        results = None
-        if root.state.is_completed():
-            results = plain(root.state.result(raise_on_failure=False))
-        messages += run_messages(called, root.id, root.state, progress=0, error="", results=results)
-    return messages
-
-
-def _of_task(
-    called: Names, task: TaskRun, states: list[State[Any]], *, of_root: bool
-) -> list[Message]:
-    messages: dict[str, Message] = {}
-    failed_attempts = 0
-    for before, state in zip([None, *states], states, strict=False):
-        message_id = None
-        if state.name in ("AwaitingRetry", "Retrying"):
-            # Retrying after AwaitingRetry tells of the same attempt.
-            failed_attempts += before is None or before.name != "AwaitingRetry"
-            message_id = retry_id(task.id, failed_attempts)
-        elif state.is_crashed():
-            message_id = crash_id(task.id)
-        for message in task_messages(
-            called, task.name, state, progress=0 if of_root else None, message_id=message_id
-        ):
-            messages[message.id] = message
-    return list(messages.values())
+        done = root.state.is_completed()
+        results = plain(root.state.result(raise_on_failure=False)) if done else None
+        end = messages(change(root.id, root.state), called, results=results)
+        told.update((message.id, message) for message in end)
+    return list(told.values())
 
 
 def judge(wanted: list[Message], heard: list[Heard]) -> Verdict:

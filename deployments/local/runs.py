@@ -12,6 +12,10 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
@@ -22,7 +26,8 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
-from prefect.client.schemas.sorting import TaskRunSort
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import DeploymentSort, TaskRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelling
 
@@ -31,30 +36,39 @@ from deployments.local.parameters import check_parameters
 from deployments.local.server import POOL
 
 POLL = 0.5  # seconds between two looks at a run
+LISTED = 50  # how many deployments an error names
 _OPEN = [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED, StateType.CANCELLING]
 
 
 def trigger(client: SyncPrefectClient, deployment: str, parameters: dict[str, Any]) -> FlowRun:
     """Start a run of `deployment` (`name` or `flow/name`), as the UI would.
 
-    Raises ConfigError for one that does not exist, and for parameters that its schema refuses.
+    Raises ConfigError for one that does not exist, for one that several flows have, and for
+    parameters that its schema refuses.
     """
-    found = next(
-        (
-            known
-            for known in client.read_deployments(limit=200)
-            if deployment in (known.name, f"{client.read_flow(known.flow_id).name}/{known.name}")
-        ),
-        None,
-    )
-    if found is None:
-        names = sorted(known.name for known in client.read_deployments(limit=200))
-        raise ConfigError(f"no deployment is called {deployment!r}; there are {', '.join(names)}")
+    found = _deployment(client, deployment)
     check_parameters(found, parameters)
     try:
         return client.create_flow_run_from_deployment(found.id, parameters=parameters)
     except PrefectHTTPStatusError as error:
         raise ConfigError(f"{deployment} refused the parameters: {error.response.text}") from None
+
+
+def _deployment(client: SyncPrefectClient, called: str) -> DeploymentResponse:
+    """The one that is called so; the server looks, which may have any number of them."""
+    flow, _, name = called.rpartition("/")
+    found = client.read_deployments(
+        deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])),
+        flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None,
+    )
+    if not found:
+        page = client.read_deployments(sort=DeploymentSort.NAME_ASC, limit=LISTED + 1)
+        names = [known.name for known in page[:LISTED]] + ["…"] * (len(page) > LISTED)
+        raise ConfigError(f"no deployment is called {called!r}; there are {', '.join(names)}")
+    if len(found) > 1:
+        names = sorted(f"{client.read_flow(one.flow_id).name}/{one.name}" for one in found)
+        raise ConfigError(f"{called!r} is a deployment of several flows: say {' or '.join(names)}")
+    return found[0]
 
 
 @dataclass

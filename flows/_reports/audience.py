@@ -2,55 +2,89 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Protocol
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
 from prefect.logging.loggers import flow_run_logger
 
-from blocks import ReportEndpoint
+import blocks
 from blocks._load import load, saved
-from blocks._messages import Names, names
+from blocks._messages import Message, Names, names
 from blocks.errors import PenstockError
 from flows._run.api import api
+
+HEARERS = ("ReportEndpoint", "SlackChannel", "MailChannel")
+QUIET = "penstock-quiet"  # a tag: nobody is told of the run
+
+
+class Hearer(Protocol):
+    """A block that hears how runs go."""
+
+    @property
+    def where(self) -> str: ...
+    def matches(self, deployment: str | None, flow: str, tags: list[str]) -> bool: ...
+    def wants(self, message: Message) -> bool: ...
+    def send(self, message: Message, attempt: int = 1) -> None: ...
 
 
 @dataclass(frozen=True)
 class Audience:
-    """A root run's names on the wire, and the endpoints that hear it."""
+    """A root run's names on the wire, and who hears it, by `<block type's slug>/<name>`."""
 
     root: FlowRun
     names: Names
-    endpoints: dict[str, ReportEndpoint]
+    hearers: dict[str, Hearer]
 
     @property
-    def dry(self) -> bool:
-        """Whether the run only shows what it would do: then nobody is told of it."""
-        return bool(self.root.parameters.get("dry_run"))
+    def silent(self) -> bool:
+        """Whether nobody is told: the run only shows what it would do, or is one of our own."""
+        return bool(self.root.parameters.get("dry_run")) or QUIET in self.root.tags
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
+def root_of(flow_run_id: UUID) -> UUID:
+    """The outermost run above a run, or itself."""
+    parent = api().read_flow_run(flow_run_id).parent_task_run_id
+    above = api().read_task_run(parent).flow_run_id if parent else None
+    return root_of(above) if above else flow_run_id
+
+
 def audience(flow_run_id: UUID) -> Audience:
-    """The audience of a run: that of its root. Looked up once, so that a running run keeps it."""
-    flow_run = api().read_flow_run(flow_run_id)
-    if flow_run.parent_task_run_id:
-        parent = api().read_task_run(flow_run.parent_task_run_id)
-        if parent.flow_run_id:
-            return audience(parent.flow_run_id)
-    deployment = (
-        api().read_deployment(flow_run.deployment_id).name if flow_run.deployment_id else None
-    )
-    flow = api().read_flow(flow_run.flow_id).name
-    endpoints: dict[str, ReportEndpoint] = {}
-    for name in saved(ReportEndpoint):
-        try:
-            endpoint = load(ReportEndpoint, name)
-        except PenstockError as error:
-            flow_run_logger(flow_run).error("endpoint %r hears nothing: %s", name, error)
-            continue
-        if endpoint.matches(deployment, flow, flow_run.tags):
-            endpoints[name] = endpoint
+    """The audience of a run: that of its root."""
+    root = api().read_flow_run(root_of(flow_run_id))
+    deployment = api().read_deployment(root.deployment_id).name if root.deployment_id else None
+    flow = api().read_flow(root.flow_id).name
+    by = root.created_by.display_value if root.created_by else None
     return Audience(
-        root=flow_run,
-        names=names(flow_run.labels, flow_run.id, deployment, flow),
-        endpoints=endpoints,
+        root=root,
+        names=names(root.labels, root.id, deployment, flow, by),
+        hearers={
+            key: hearer
+            for key, hearer in _hearers(root).items()
+            if hearer.matches(deployment, flow, root.tags)
+        },
     )
+
+
+def hearer(key: str) -> Hearer:
+    """The endpoint or channel `<slug>/<name>` as it is saved now; raises BlockMissing."""
+    slug, _, name = key.partition("/")
+    found: Hearer = load(_kinds()[slug], name)
+    return found
+
+
+def _hearers(root: FlowRun) -> dict[str, Hearer]:
+    found: dict[str, Hearer] = {}
+    for slug, kind in _kinds().items():
+        for name in saved(kind):
+            try:
+                found[f"{slug}/{name}"] = load(kind, name)
+            except PenstockError as error:
+                flow_run_logger(root).error("%s %r hears nothing: %s", kind.__name__, name, error)
+    return found
+
+
+def _kinds() -> dict[str, Any]:
+    kinds = [getattr(blocks, name) for name in HEARERS]
+    return {kind.get_block_type_slug(): kind for kind in kinds}

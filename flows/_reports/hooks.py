@@ -1,6 +1,6 @@
 """The hooks that report: attach with `@flow(**flow_hooks())`; `job_task` brings its own.
 
-    hook(…, state) ──► names, endpoints ──► messages ──► send
+    hook(…, state) ──► Change ──► outbox ──► courier, in a process of its own
         └──► cancelled, crashed: first stop what the records of the run still call running
 
 Hook parameters keep exactly these names: the engine calls them by position, the runner by keyword.
@@ -19,16 +19,12 @@ from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger, get_logger
 from prefect.tasks import StateHookCallable
 
-from blocks._messages import crash_id, plain, retry_id, run_messages, task_messages
-from flows._reports.audience import audience
-from flows._reports.send import tell
+from blocks._changes import change
+from flows._reports.outbox import ORDER, flush, put
 from flows._run.cancelled import settle
 from flows._run.guard import known
 from flows._run.progress import last_percent
 from flows._run.stop import stop_leftovers
-
-ERROR_LENGTH = 4000  # characters of a failure that a report carries
-
 
 # Not plain "json": Prefect takes a stored JSON object with a key `result` or `data` for a record of
 # its own and hands out that part alone.
@@ -87,24 +83,14 @@ def stop_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None
 
 
 def report_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Tell how a root run ended. A child's end is not told: its root goes on."""
-    if flow_run.parent_task_run_id is not None:
-        return
+    """Tell how a run ended."""
     try:
-        heard = audience(flow_run.id)
-        succeeded = state.type == Type.COMPLETED
         run = known(str(flow_run.id))
-        tell(
-            heard,
-            run_messages(
-                heard.names,
-                flow_run.id,
-                state,
-                progress=run.progress.percent if run else last_percent(flow_run.id),
-                error="" if succeeded else _reason(state),
-                results=plain(state.result(raise_on_failure=False)) if succeeded else None,
-            ),
-        )
+        succeeded = state.type == Type.COMPLETED
+        progress = 100 if succeeded else run.progress.percent if run else last_percent(flow_run.id)
+        put(change(flow_run.id, state, progress=progress))
+        if flow_run.parent_task_run_id is None:
+            flush(flow_run.id)
     except Exception:
         # A report must never change how a run ends; the traceback goes to the run's log.
         flow_run_logger(flow_run, flow).exception("the end of the run could not be reported")
@@ -112,8 +98,7 @@ def report_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> No
 
 def report_task(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
     """Tell a task's new state; with a success, how far its run has come."""
-    retried = retry_id(task_run.id, task_run.run_count - 1) if state.name == "Retrying" else None
-    _report(task_run.flow_run_id, task_run.name, state, retried)
+    _report(task_run, state)
 
 
 def on_not_ready(flow_run_id: str, name: str, future: PrefectFuture[Any]) -> None:
@@ -123,38 +108,37 @@ def on_not_ready(flow_run_id: str, name: str, future: PrefectFuture[Any]) -> Non
     """
     future.wait()  # it is done, but only waiting makes it look at its state
     if future.state.name == "NotReady":
-        _report(UUID(flow_run_id), name, future.state)
+        _put(UUID(flow_run_id), future.state, task=name, task_run=str(future.task_run_id))
 
 
 def on_delayed_retry(task_run: TaskRun) -> None:
     """Tell at once that an attempt failed and another follows: no hook is called until it does."""
-    waiting: State[Any] = State(type=Type.SCHEDULED, name="AwaitingRetry")
-    _report(task_run.flow_run_id, task_run.name, waiting, retry_id(task_run.id, task_run.run_count))
+    _report(task_run, State(type=Type.SCHEDULED, name="AwaitingRetry"))
 
 
 def on_crash(task_run: TaskRun) -> None:
     """Tell that a task dies of a signal: Prefect calls no hook, and the state comes only after."""
-    crashed: State[Any] = State(type=Type.CRASHED, name="Crashed")
-    _report(task_run.flow_run_id, task_run.name, crashed, crash_id(task_run.id))
+    _report(task_run, State(type=Type.CRASHED, name="Crashed"))
 
 
-def _report(
-    flow_run_id: UUID | None, name: str, state: State[Any], message_id: str | None = None
-) -> None:
+def _report(task_run: TaskRun, state: State[Any]) -> None:
+    of_task = {
+        "task": task_run.name,
+        "task_run": str(task_run.id),
+        "attempt": max(1, task_run.run_count),
+    }
+    _put(task_run.flow_run_id, state, **of_task)
+
+
+def _put(flow_run_id: UUID | None, state: State[Any], **of_task: Any) -> None:
     if flow_run_id is None:
         return  # a task called outside any flow has no run to report
     try:
-        heard = audience(flow_run_id)
-        run = known(str(flow_run_id)) if flow_run_id == heard.root.id else None
-        progress = run.progress.percent if run else None
-        tell(
-            heard,
-            task_messages(heard.names, name, state, progress=progress, message_id=message_id),
-        )
+        run = known(str(flow_run_id))
+        with ORDER:
+            progress = run.progress.percent if run else None
+            put(change(flow_run_id, state, **of_task, progress=progress))
     except Exception:
-        get_logger("penstock").exception("a state of task %r could not be reported", name)
-
-
-def _reason(state: State[Any]) -> str:
-    cancelled = "cancelled" if state.type == Type.CANCELLING else None
-    return (state.message or cancelled or state.name or "")[:ERROR_LENGTH]
+        get_logger("penstock").exception(
+            "a state of task %r could not be reported", of_task["task"]
+        )

@@ -39,6 +39,7 @@ class Outcome:
     seconds: float = 0.0
     timed_out: bool = False
     stopped: bool = False
+    left: list[int] = field(default_factory=list)  # pids that could not be ended: another user's
 
     @property
     def ok(self) -> bool:

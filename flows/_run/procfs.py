@@ -70,10 +70,14 @@ def _stat(pid: int) -> list[bytes] | None:
     return None if fields[0] in (b"Z", b"X") else fields
 
 
-def signal_all(pids: set[int], number: int) -> None:
-    """Send a signal to each; one that is already gone is no error."""
+def signal_all(pids: set[int], number: int) -> set[int]:
+    """Send a signal to each that is there; returns those of another user, which we may not."""
+    forbidden = set()
     for pid in pids:
         try:
             os.kill(pid, number)
         except ProcessLookupError:
             continue
+        except PermissionError:
+            forbidden.add(pid)
+    return forbidden

@@ -6,7 +6,7 @@ fact: `started.json` and `ended.json` by the shim, which saw it, `judged.json` b
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -62,11 +62,12 @@ def of_run(root: str) -> Iterator[Record]:
             yield record
 
 
-def judge(root: str, key: str, verdict: str) -> None:
-    """Write down what the task made of the newest outcome: only a failure raises the generation."""
-    record = latest(root, key)
-    if record and record.judged is None:
-        _add(record, JUDGED, judged=verdict)
+def judge(root: str, keys: Iterable[str], verdict: str) -> None:
+    """Write down what the task made of the newest outcomes: a failure raises the generation."""
+    for key in keys:
+        record = latest(root, key)
+        if record and record.judged is None:
+            _add(record, JUDGED, judged=verdict)
 
 
 def _add(record: Record, name: str, **facts: Any) -> Record:

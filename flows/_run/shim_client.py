@@ -1,4 +1,4 @@
-"""The engine's side of the shim: started on first use, closed with the outermost run."""
+"""The engine's side of the shim: started when a root needs it, closed when that root ends."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ class ShimClient:
             raise JobFailed("the shim", f"is gone ({error.strerror})") from error
 
     def _read(self) -> None:
-        with self._socket.makefile("rb") as lines:
+        # A shim that was killed before it read all we sent resets the connection.
+        with self._socket.makefile("rb") as lines, suppress(ConnectionError):
             for line in lines:
                 message = json.loads(line)
                 if "outcome" in message:

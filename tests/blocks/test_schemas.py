@@ -18,9 +18,11 @@ from tests.blocks.fields import EACH, holds_secret, parts, secret
 CHECKOUT = Path(__file__).parents[2]
 SLUGS = {
     "CwlConfig": "cwl-config",
+    "MailChannel": "mail-channel",
     "NotebookConfig": "notebook-config",
     "ReportEndpoint": "report-endpoint",
     "SigningKey": "signing-key",
+    "SlackChannel": "slack-channel",
     "SparkConfig": "spark-config",
     "VerifyKey": "verify-key",
 }
@@ -95,6 +97,13 @@ def test_no_field_shows_a_secret(block):
 
 def test_slugs_never_change():
     assert {block.__name__: vars(block)["_block_type_slug"] for block in EACH} == SLUGS
+
+
+def test_a_block_is_looked_up_by_the_key_that_prefect_would_make():
+    for block in EACH:
+        made = Block.__dispatch_key__.__func__(block)
+        assert block.__dispatch_key__() == made == SLUGS[block.__name__]
+        assert Block.get_block_class_from_key(made) is block
 
 
 def test_the_registry_names_every_block_and_where_it_is():

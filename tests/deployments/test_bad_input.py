@@ -192,6 +192,15 @@ def test_a_server_that_asks_who_we_are_is_answered_with_the_setting(server_of, t
     assert f"the server at {url} answers 401: set PREFECT_API_AUTH_STRING" in only_line(done)
 
 
+@pytest.mark.parametrize("name", ["PREFECT_API_AUTH_STRING", "PREFECT_API_KEY"])
+def test_what_is_set_and_refused_is_named_and_never_shown(server_of, tmp_path, name):
+    url = server_of("", status=401)
+    done = penstock("up", "--server", url, home=tmp_path, **{name: "me:hush"})
+    assert done.returncode == 2
+    assert f"answers 401: it refuses the {name} that is set" in only_line(done)
+    assert "hush" not in done.stdout + done.stderr
+
+
 def test_a_server_of_our_version_is_used_without_a_word(api):
     assert check(api) is None
 
@@ -246,6 +255,26 @@ def test_a_server_that_is_gone_is_one_line(tmp_path):
     assert done.returncode == 1
     assert "the Prefect server failed to answer (ConnectError)" in only_line(done)
     assert "hush" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", [("up",), ("down",), ("status",), ("run", "cwl")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"server": {"pid": 1}}',
+        '{"server": 4200}',
+        '{"server": {"name": "server", "pid": "1", "created": 1.0, "url": ""}}',
+    ],
+)
+def test_a_list_of_services_that_is_broken_is_named(tmp_path, words, text):
+    (tmp_path / "services.json").write_text(text)
+    done = penstock(*words, home=tmp_path)
+    assert done.returncode == 2
+    assert f"{tmp_path}/services.json does not tell what was started" in only_line(done)
+    assert "remove it" in only_line(done)
+    assert (tmp_path / "services.json").read_text() == text
 
 
 # Places --------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local.runs import left_alive
+from blocks.errors import ConfigError
+from deployments.local.runs import left_alive, trigger
 
 CHECKOUT = Path(__file__).parent.parent.parent
 
@@ -76,6 +77,39 @@ def test_bad_input_is_one_clear_line_and_starts_nothing(installation, words, sai
     assert said in done.err
     assert len(done.err.strip().splitlines()) == 1, done.err
     assert done.out == "", "a run that is started is named at once"
+
+
+@pytest.fixture
+def flows(api):
+    """Two flows whose deployments are made by the test and go with them."""
+    made = {name: api.create_flow_from_name(name) for name in ("one-flow", "other-flow")}
+    yield made
+    for flow_id in made.values():
+        api.delete_flow(flow_id)
+
+
+@pytest.mark.full
+@pytest.mark.alone(reason="a server with hundreds of deployments shows them to whoever asks")
+def test_a_deployment_is_found_among_any_number_of_them(installation, api, flows):
+    first = api.create_deployment(flows["one-flow"], "planted-first")
+    for number in range(201):
+        api.create_deployment(flows["one-flow"], f"planted-{number}")
+    for called in ("planted-first", "one-flow/planted-first"):
+        run = trigger(api, called, {})
+        assert run.deployment_id == first
+        api.delete_flow_run(run.id)
+    with pytest.raises(ConfigError, match=r"'nope'; there are cwl, demo, .*planted-1, .*, …$"):
+        trigger(api, "nope", {})
+
+
+def test_a_name_that_several_flows_have_deployed_is_asked_about(api, flows):
+    for flow_id in flows.values():
+        api.create_deployment(flow_id, "planted-twice")
+    with pytest.raises(ConfigError, match="say one-flow/planted-twice or other-flow/planted-twic"):
+        trigger(api, "planted-twice", {})
+    run = trigger(api, "other-flow/planted-twice", {})
+    assert run.flow_id == flows["other-flow"]
+    api.delete_flow_run(run.id)
 
 
 def test_the_summary_names_the_page_and_the_files(installation, echo, tmp_path):

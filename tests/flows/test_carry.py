@@ -138,3 +138,32 @@ def test_a_failure_shows_exit_code_and_last_lines_with_secrets_masked(api, event
         lambda: [log.message for log in api.read_logs(of_run) if "token" in log.message]
     )
     assert not any("s3cr3t-value" in line or "hunter2" in line for line in logs)
+
+
+def test_every_program_of_a_task_runs_at_every_try_under_a_key_of_its_own(api, tmp_path):
+    ran = tmp_path / "ran"
+    keys: list[list[str]] = []
+
+    @job_task(retries=1)
+    def several():
+        with scratch() as folder:
+            for number in (1, 2, 3):
+                command = Command(["sh", "-c", f"echo {number} >> '{ran}'; echo {number}"])
+                carry(command, folder=folder, name="echo")
+        found = sorted(record.of_run(current().root), key=lambda one: one.key)
+        keys.append([f"{one.key}#{one.generation}" for one in found])
+        if len(keys) == 1:
+            raise ValueError("the first try")
+
+    @flow(**flow_hooks())
+    @guard
+    def threefold():
+        several()
+        return current().id, [one.judged for one in record.of_run(current().root)]
+
+    run_id, judged = threefold()
+    assert ran.read_text().split() == ["1", "2", "3"] * 2
+    names = [f"{run_id}/several/{index}" for index in ("0", "0/2", "0/3")]
+    assert keys[0] == [f"{name}#1" for name in names]
+    assert keys[1] == [f"{name}#{generation}" for name in names for generation in (1, 2)]
+    assert judged == ["failed", "done"] * 3

@@ -1,0 +1,242 @@
+"""The courier: one small process for each outbox, started on demand, gone when idle.
+
+outbox ──► ledger ──► messages (the API knows names, endpoints, results) ──► a sender per endpoint
+                                                     labels, warnings, run sheets ◄──┘
+Started by `outbox.put` as `python -m flows._reports.courier FOLDER LOCK`; it holds the lock, so
+there is never a second one, and it may be killed at any moment: the next put starts another.
+"""
+
+import fcntl
+import heapq
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections import deque
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.schemas.actions import LogCreate
+from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_logger
+
+from blocks._changes import Change
+from blocks._messages import Names
+from blocks.errors import BlockMissing
+from flows._reports import sheet
+from flows._reports.audience import Hearer, audience, hearer, root_of
+from flows._reports.build import build
+from flows._reports.deliver import Sender
+from flows._reports.ledger import Delivery, Ledger, Made
+from flows._reports.outbox import Bell, call_courier, take
+from flows._run.api import api
+
+IDLE = 30.0  # seconds without anything to do until it ends
+AGAIN = 5.0  # seconds until it asks a server again that did not answer
+LABEL = "penstock.told."  # and the endpoint: a flow-run label with its last acknowledged message
+
+
+class Courier:
+    """The loop of the one process that speaks for an outbox."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._bell = Bell(place)
+        self._ledger = Ledger(place)
+        self._senders: dict[str, Sender] = {}
+        self._known: dict[str, tuple[Names, dict[str, Hearer] | None]] = {}  # by flow run
+        self._warned: set[tuple[str, str]] = set()
+        self._warnings: deque[tuple[Delivery, str]] = deque(maxlen=1000)
+        self._over = False
+
+    def missed(self) -> bool:
+        """Whether something came between the last look and the end, unless it was told to end."""
+        news = take(self._place, self._ledger.offsets())
+        return not self._over and any(lines for _, lines, _, _ in news)
+
+    def end(self, *_: object) -> None:
+        self._over = True
+        self._bell.ring()
+
+    def run(self) -> None:
+        """Until it is told to end, or nothing came for IDLE seconds."""
+        self._ledger.tidy()
+        ask_again = 0.0  # when Prefect is asked again after it did not answer
+        while not self._over:
+            self._take_in()
+            if time.monotonic() >= ask_again:
+                answered = self._resolve() and self._tell_prefect()
+                ask_again = 0.0 if answered else time.monotonic() + AGAIN
+            for endpoint in self._ledger.endpoints():
+                self._sender(endpoint).wake()
+            idle = self._ledger.idle
+            if not self._bell.wait(self._patience(ask_again)) and idle:
+                break
+        for sender in self._senders.values():
+            sender.end()
+        for sender in self._senders.values():
+            sender.join()  # a post under way is finished, so that it is not made twice
+
+    def _patience(self, ask_again: float) -> float:
+        """Seconds until there is something to do even if nobody rings."""
+        if ask_again:
+            return ask_again - time.monotonic()
+        return min([IDLE, *(due - time.time() for _, due in self._ledger.sheets())])
+
+    def _take_in(self) -> None:
+        writers: list[list[Change]] = []
+        offsets: dict[str, int] = {}
+        ended: list[Path] = []
+        for path, lines, offset, done in take(self._place, self._ledger.offsets()):
+            writers.append([change for line in lines if (change := _change(line))])
+            if lines:
+                offsets[path.name] = offset
+            if done:
+                ended.append(path)
+        if offsets:
+            # Each writer's own order stays: progress hangs on it. Writers follow one another by
+            # the clock: the hook of a run that was killed after the engine's last line.
+            changes = heapq.merge(*writers, key=lambda change: change.at)
+            self._ledger.take_in(changes, offsets)
+        for path in ended:
+            path.unlink()
+            self._ledger.forget_file(path.name)
+
+    def _resolve(self) -> bool:
+        """Make messages of what came; False if something must wait for the API."""
+        waiting: set[str] = set()  # runs whose order would suffer if a later change went first
+        while batch := [(n, c) for n, c in self._ledger.changes() if c.run not in waiting]:
+            made: list[Made] = []
+            for n, change in batch:
+                if change.run in waiting:
+                    continue
+                try:
+                    made.append(self._made(n, change))
+                except ObjectNotFound:
+                    get_logger("penstock").warning("run %s was deleted: nobody told", change.run)
+                    made.append(Made(n, change.run, [], [], ends=False))
+                except Exception as error:
+                    get_logger("penstock").warning("run %s waits: %r", change.run, error)
+                    waiting.add(change.run)
+            self._ledger.resolve(made)
+        return not waiting
+
+    def _made(self, n: int, change: Change) -> Made:
+        names, hearers = self._about(change.run)
+        ends = hearers is not None and change.ends_run and change.run == names.root
+        if not hearers:
+            return Made(n, names.root, [], [], ends)
+        built = build(change, names)
+        wanted = [(m.id, key) for m in built for key, hears in hearers.items() if hears.wants(m)]
+        return Made(n, names.root, built, wanted, ends)
+
+    def _about(self, run: str) -> tuple[Names, dict[str, Hearer] | None]:
+        """Who hears a run, None if nobody should: fixed when it is first seen, for the courier
+        after this one, too.
+        """
+        if run not in self._known:
+            root = str(root_of(UUID(run)))
+            if (kept := self._ledger.run(root)) is None:
+                heard = audience(UUID(root))
+                hearers = None if heard.silent else heard.hearers
+                self._ledger.know(heard.names, None if hearers is None else list(hearers))
+                self._known[run] = heard.names, hearers
+            else:
+                names, keys = kept
+                there = {key: h for key in keys or [] if (h := _still_there(key))}
+                self._known[run] = names, None if keys is None else there
+            while len(self._known) > 1000:
+                del self._known[next(iter(self._known))]
+        return self._known[run]
+
+    def _sender(self, endpoint: str) -> Sender:
+        sender = self._senders.get(endpoint)
+        if sender is None or not sender.is_alive():
+            sender = Sender(self._place, endpoint, hearer, self._warn, self._bell.ring)
+            self._senders[endpoint] = sender
+            sender.start()
+        return sender
+
+    def _warn(self, delivery: Delivery, why: str) -> None:
+        """From a sender: told in the run's log, once for each run and endpoint."""
+        get_logger("penstock").warning("%s: %s", delivery.endpoint, why)
+        if (delivery.root, delivery.endpoint) not in self._warned:
+            self._warned.add((delivery.root, delivery.endpoint))
+            self._warnings.append((delivery, why))
+            self._bell.ring()
+
+    def _tell_prefect(self) -> bool:
+        """Warnings, labels and run sheets; False if the API did not take them yet."""
+        try:
+            while self._warnings:
+                delivery, why = self._warnings[0]
+                api().create_logs([_log(delivery.root, f"{delivery.endpoint}: {why}")])
+                self._warnings.popleft()
+            for root, endpoint, value in self._ledger.labels():
+                try:
+                    api().update_flow_run_labels(UUID(root), {LABEL + endpoint: value})
+                except ObjectNotFound:
+                    get_logger("penstock").info("run %s was deleted: it gets no label", root)
+                self._ledger.labelled(root, endpoint, value)
+            for root, due in self._ledger.sheets():
+                if due <= time.time():
+                    self._write_sheet(root)
+        except Exception as error:
+            get_logger("penstock").warning("Prefect was not told: %r", error)
+            return False
+        return True
+
+    def _write_sheet(self, root: str) -> None:
+        try:
+            sheet.publish(self._ledger, root)
+        except ObjectNotFound:
+            get_logger("penstock").info("run %s was deleted: it gets no sheet", root)
+        self._ledger.written(root)
+
+
+def _change(line: bytes) -> Change | None:
+    try:
+        return Change(**json.loads(line))
+    except (ValueError, TypeError):
+        get_logger("penstock").error("a line of the outbox is none: %r", line[:200])
+        return None
+
+
+def _still_there(key: str) -> Hearer | None:
+    try:
+        return hearer(key)
+    except BlockMissing:
+        return None
+
+
+def _log(root: str, text: str) -> LogCreate:
+    return LogCreate(
+        name="penstock.reports",
+        level=logging.WARNING,
+        message=text,
+        timestamp=datetime.now(UTC),
+        flow_run_id=UUID(root),
+    )
+
+
+def main(place: Path, lock: int) -> None:
+    """Serve `place` while holding `lock`; nothing that came before the lock is let go is missed."""
+    os.set_inheritable(lock, False)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    os.nice(5)  # the work goes first
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would write URLs down
+    courier = Courier(place)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, courier.end)
+    courier.run()
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    if courier.missed():
+        call_courier(place)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,205 @@
+"""The outbox: a change of state is on disk before the hook that saw it returns.
+
+hook ──put()──► outbox/<writer>.jsonl ──► courier (woken by a bell, started if there is none)
+
+Appending one line to a file of the process's own costs microseconds and survives SIGKILL: what
+must survive the machine is sent again by `redeliver`. Nothing waits in memory.
+"""
+
+import fcntl
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from uuid import uuid4
+
+from blocks._changes import Change
+from blocks._home import home, private, write_private
+
+API = "api"  # the file that says for which Prefect API a folder is
+MOST = 4 << 20  # bytes of one writer that are read at once
+LONGEST_LOG = 1 << 20  # bytes of the courier's log until it is begun anew
+_CONTAINED = ("KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4")
+_ROOT = Path(__file__).parents[2]  # where the packages blocks and flows are
+
+# Held over "what is the progress now?" and `put`, so that progress never overtakes itself.
+ORDER = threading.RLock()
+
+
+def folder() -> Path:
+    """The private folder of reports for the Prefect API in use: outbox, ledger, lock and bell."""
+    from prefect.settings import get_current_settings
+
+    api = str(get_current_settings().api.url or "")
+    place = private(home() / "reports" / sha256(api.encode()).hexdigest()[:12])
+    if not (place / API).exists():
+        write_private(place / API, api)
+    return place
+
+
+def folders() -> list[Path]:
+    """Every such folder of this installation."""
+    return [path.parent for path in sorted(home().glob(f"reports/*/{API}"))]
+
+
+def put(*changes: Change) -> None:
+    """Write changes down, and see to it that a courier comes for them.
+
+    Raises OSError when they could not be written, and leaves no half a line.
+    """
+    place = _folder(os.getpid())
+    with ORDER:
+        _append(_own_file(os.getpid()), b"".join(change.as_line() for change in changes))
+    call_courier(place)
+
+
+def flush(flow_run_id: object) -> None:
+    """Where this machine ends with the run, wait some seconds for the run's last report to go.
+
+    What does not go in time is lost with the container, and sent again by `redeliver`.
+    """
+    contained = any(name in os.environ for name in _CONTAINED)
+    seconds = float(os.environ.get("PENSTOCK_FLUSH") or (10 if contained else 0))
+    deadline = time.monotonic() + seconds
+    if seconds > 0:
+        from flows._reports.ledger import Ledger
+
+        ledger = Ledger(_folder(os.getpid()))
+        while time.monotonic() < deadline and not ledger.settled(str(flow_run_id)):
+            time.sleep(0.05)  # another process's work: its end is a row, not an event
+        ledger.close()
+
+
+def call_courier(place: Path) -> None:
+    """Wake the courier of `place`, or start one."""
+    bell = _bell(place)
+    with _lock(place) as lock:
+        if lock is not None:
+            _start(place, lock)
+    with suppress(OSError):  # nobody listens yet: it looks into the outbox when it starts
+        fd = os.open(bell, os.O_WRONLY | os.O_NONBLOCK)
+        try:
+            os.write(fd, b"\n")
+        finally:
+            os.close(fd)
+
+
+def take(place: Path, offsets: dict[str, int]) -> Iterator[tuple[Path, list[bytes], int, bool]]:
+    """What each writer has added since `offsets`: its file, whole lines, the new offset, and
+    whether that is all there will ever be: then the file can be removed.
+    """
+    for path in sorted((place / "outbox").glob("*.jsonl")):
+        with path.open("rb") as file:
+            gone = _locked(file.fileno())  # asked first: what it wrote before is read below
+            file.seek(offset := offsets.get(path.name, 0))
+            data = file.read(MOST)
+            whole = data[: data.rfind(b"\n") + 1]
+            yield path, whole.splitlines(), offset + len(whole), gone and len(data) < MOST
+
+
+class Bell:
+    """The courier's end of the bell."""
+
+    def __init__(self, place: Path) -> None:
+        # Open for writing, too: so it never reads as closed when the last ringer goes.
+        self._fd = os.open(_bell(place), os.O_RDWR | os.O_NONBLOCK)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it rang within `seconds`."""
+        heard, _, _ = select.select([self._fd], [], [], max(0.0, seconds))
+        if heard:
+            with suppress(BlockingIOError):
+                while os.read(self._fd, 65536):
+                    continue
+        return bool(heard)
+
+    def ring(self) -> None:
+        with suppress(BlockingIOError):  # it is full of rings: one more says nothing new
+            os.write(self._fd, b"\n")
+
+
+@contextmanager
+def _lock(place: Path) -> Iterator[int | None]:
+    """The courier's lock, if nobody has it; a courier keeps it by inheriting the descriptor."""
+    fd = os.open(place / "courier.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield fd if _locked(fd) else None
+    finally:
+        os.close(fd)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _start(place: Path, lock: int) -> None:
+    """Start a courier: it has a session of its own and nothing of ours but the lock."""
+    from prefect.settings import get_current_settings
+
+    dropped = ("PREFECT__", "PENSTOCK_RUN", "PENSTOCK_JOB")  # what says "I belong to that run"
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(dropped)}
+    path = [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    environment |= get_current_settings().to_environment_variables(exclude_unset=True)
+    environment |= {"PENSTOCK_HOME": str(home()), "PYTHONPATH": os.pathsep.join(path)}
+    if api := (place / API).read_text():
+        environment["PREFECT_API_URL"] = api
+    with (place / "courier.log").open("ab") as log:
+        os.fchmod(log.fileno(), 0o600)
+        if log.tell() > LONGEST_LOG:
+            log.truncate(0)
+        _started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "flows._reports.courier", str(place), str(lock)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[lock],
+            )
+        )
+
+
+_started: list[subprocess.Popen[bytes]] = []  # kept, or Python would warn of a child not waited for
+
+
+def _bell(place: Path) -> Path:
+    bell = place / "bell"
+    with suppress(FileExistsError):
+        os.mkfifo(bell, 0o600)
+    return bell
+
+
+@cache
+def _folder(_pid: int) -> Path:
+    return folder()
+
+
+@cache
+def _own_file(pid: int) -> int:
+    """This process's file, locked for its life: so the courier knows when it will not grow."""
+    path = private(_folder(pid) / "outbox") / f"{pid}-{uuid4().hex[:12]}.jsonl"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def _append(fd: int, lines: bytes) -> None:
+    size = os.fstat(fd).st_size
+    try:
+        if os.write(fd, lines) != len(lines):
+            raise OSError(f"{os.strerror(28)}: only part of a report could be written")
+    except OSError:
+        os.ftruncate(fd, size)
+        raise
