@@ -228,7 +228,7 @@ WISHES = {
     "²": None,
     format_datetime(NOW + timedelta(hours=1), usegmt=True): pytest.approx(3600, abs=120),
     format_datetime(NOW - timedelta(hours=1), usegmt=True): 0,
-    "Fri, 31 Dec 9999 23:59:59 -2359": pytest.approx((datetime.max - datetime.now()).total_seconds(), rel=1e-3),
+    "Fri, 31 Dec 9999 23:59:59 -2359": pytest.approx((9999 - 2026) * 365.2425 * 86400, rel=1e-2),
     "Fri, 31 Dec 99999 23:59:59 GMT": None,
     "Mon, 01 Jan 0001 00:00:00 +2359": 0,
     "Fri, 31 Dec 2026 23:59:59 -9999": None,
@@ -295,6 +295,7 @@ def test_many_receivers_that_hang_do_not_keep_another_from_being_served(peer, po
     def hang(_: socket.socket) -> None:
         gate.wait(PATIENT)
         theirs[0].over.wait(PATIENT)
+        raise ConnectionAbortedError
 
     theirs.append(peer(hang))
     threads = [
