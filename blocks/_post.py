@@ -35,7 +35,10 @@ class Poster:
             context.load_verify_locations(verify)
         self._network = _Network()
         self._pool = httpcore.ConnectionPool(
-            ssl_context=context, keepalive_expiry=30, network_backend=self._network
+            ssl_context=context,
+            max_connections=None,  # each thread has one: none waits until another's is free
+            keepalive_expiry=30,
+            network_backend=self._network,
         )
 
     def post(
