@@ -11,12 +11,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import psutil
 import pytest
 
 from deployments.listener.store import Heard, Store
@@ -56,6 +57,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     mine = Installation.of_session()
+    end_couriers(mine.home)
     if (mine.home / "services.json").exists():
         done = mine.command("down", "--kill")
         assert done.code == 0, done.out + done.err
@@ -136,6 +138,26 @@ class Done:
     code: int
     out: str
     err: str
+
+
+def end_couriers(home: Path) -> None:
+    """End the couriers of a home, each known by its own lock."""
+    for path in home.glob("reports/*/courier.lock"):
+        with path.open() as lock:
+            while _held(lock):
+                pid = path.read_text()
+                with suppress(psutil.Error):
+                    if pid and str(path.parent) in psutil.Process(int(pid)).cmdline():
+                        psutil.Process(int(pid)).kill()
+                time.sleep(0.05)  # it is none of our children, and may not have said its PID yet
+
+
+def _held(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 @contextmanager
