@@ -65,9 +65,8 @@ class Sender(threading.Thread):
     def _round(self, ledger: Ledger) -> float | None:
         """Serve every lane that is due; seconds until the next is, or None when nothing waits."""
         for root, due in ledger.lanes(self._endpoint):
-            wait = max(due, self._rests_until) - time.time()
-            if wait > 0:
-                return wait
+            if max(due, self._rests_until) > time.time():
+                break
             self._serve(ledger, root)
             if self._over:
                 return 0
@@ -90,6 +89,7 @@ class Sender(threading.Thread):
             return self._dead(ledger, delivery, "the endpoint was deleted")
         except NotDelivered as error:
             if error.final:
+                self._failures = 0  # it is up, and has understood us
                 return self._dead(ledger, delivery, str(error))
             return self._later(ledger, delivery, error)
         except PenstockError as error:
