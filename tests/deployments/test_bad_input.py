@@ -248,6 +248,50 @@ def test_a_server_that_is_gone_is_one_line(tmp_path):
     assert "hush" not in done.stdout + done.stderr
 
 
+# Files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "--file {file} cannot be read: No such file or directory"),
+        ("[spark-config", "--file {file} is no TOML: "),
+        ("[sparc-config.mine]", "{file}: no block type 'sparc-config'; known: "),
+        ("[spark-config]\nmaster = 'yarn'", "{file}: spark-config needs a name for its block"),
+        ("spark-config = 1", "{file}: spark-config needs a name for its block"),
+        (
+            "[spark-config.bad]\nexecutor_cores = 0",
+            "{file}, [spark-config.bad]: executor_cores: Input should be greater than or equal",
+        ),
+        (
+            "[signing-key.bad]\npem = 'hush-hush'\npath = 'x'",
+            "{file}, [signing-key.bad]: ",
+        ),
+        (
+            "[report-endpoint.bad]\nurl = 'http://h'\nsigning_key = '@sining-key/default'",
+            "{file}, [report-endpoint.bad]: '@sining-key/default' names no block type",
+        ),
+        (
+            "[report-endpoint.bad]\nurl = 'http://h'\nsigning_key = '@signing-key/nope'",
+            "{file}, [report-endpoint.bad]: no SigningKey block is called 'nope'",
+        ),
+    ],
+)
+def test_a_file_of_blocks_that_cannot_be_is_named_with_the_block_and_the_field(
+    installation, tmp_path, text, said
+):
+    file = tmp_path / "blocks.toml"
+    if text is not None:
+        file.write_text(text)
+    url = installation.api_url
+    done = penstock("seed", "--file", str(file), home=installation.home, PREFECT_API_URL=url)
+    assert done.returncode == 2, done.stderr
+    assert said.format(file=file) in done.stderr
+    assert "hush-hush" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "make room" not in done.stderr
+
+
 # Places --------------------------------------------------------------------------------------
 
 
