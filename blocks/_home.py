@@ -30,9 +30,14 @@ def need_room(least: int = ROOM) -> None:
         )
 
 
+def runs_folder() -> Path:
+    """A folder for each run, by its id."""
+    return private(home() / "runs")
+
+
 def run_folder(run_id: str) -> Path:
     """The records, logs and private files of one run."""
-    return private(private(home() / "runs") / run_id)
+    return private(runs_folder() / run_id)
 
 
 def output_folder(run_id: str) -> Path:

@@ -35,7 +35,7 @@ def parts(tree: Tree) -> dict[str, float]:
 
 
 def show(tree: Tree, verdict: Verdict, last: dict[str, Any], page: str) -> None:
-    """The table of reports, where things are, and how long each part took."""
+    """The table of reports, where things are, how long each part took, and how it all ended."""
     console = Console(soft_wrap=True)
     console.print()
     console.print(_reports(verdict))
@@ -57,9 +57,8 @@ def show(tree: Tree, verdict: Verdict, last: dict[str, Any], page: str) -> None:
         console.print(f"[red]left alive:[/] {process['pid']} {process['command']}")
     state = tree.root.state
     console.print()
-    good = state is not None and state.is_completed() and verdict.ok
     console.print(
-        f"[bold {'green' if good else 'red'}]{state.name if state else 'unknown'}[/], "
+        f"[bold {'green' if last['ok'] else 'red'}]{state.name if state else 'unknown'}[/], "
         f"{len(verdict.verified)} of {len(verdict.expected)} reports verified"
     )
     if state is not None and not state.is_completed() and state.message:
