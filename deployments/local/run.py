@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blocks._home import home, write_private
+from blocks._home import home, reports_file, write_private
 from blocks.errors import ConfigError
 from deployments.local import service
 from deployments.local.up import started
@@ -88,7 +88,7 @@ class _Run:
 
         self.client = client
         self.within = within
-        self.store = Store(home() / "listener" / "reports.jsonl")
+        self.store = Store(reports_file())
         self.since = self.store.size
         self.triggered = time.time()
         self.flow_run = trigger(client, deployment, parameters)

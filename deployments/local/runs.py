@@ -122,8 +122,8 @@ def cancel_and_wait(client: SyncPrefectClient, ids: Iterable[UUID], patience: fl
 def cancel_open_runs(*, own_server: bool, patience: float = 45.0) -> int:
     """Cancel what this installation runs and wait for its end; returns how many runs that were.
 
-    Those are the runs that a living process of this home has begun; on our own server also those that
-    a worker has been handed. What is only scheduled stays: it is for later, or for others.
+    Those are the runs that a living process of this home has begun; on our own server also
+    those that a worker was handed. What is only scheduled stays: it is for later, or for others.
     """
     ids: set[UUID] = set(resolve_name("flows._run.engine:runs_of_living_engines")())
     with get_client(sync_client=True) as client:
@@ -147,7 +147,7 @@ def cancel_open_runs(*, own_server: bool, patience: float = 45.0) -> int:
 
 def left_alive(flow_run_id: UUID, except_pids: set[int]) -> list[dict[str, Any]]:
     """Processes of this machine that still carry the run's mark."""
-    marks = ("PENSTOCK_RUN", "PREFECT__FLOW_RUN_ID")
+    marks = (resolve_name("flows._run.procfs:RUN_MARK"), "PREFECT__FLOW_RUN_ID")
     found = []
     for process in psutil.process_iter():
         try:

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 from rich.console import Console
 from rich.table import Table
 
-from blocks._home import home
+from blocks._home import output_place, reports_file
 from deployments.local.judge import Verdict
 from deployments.local.runs import Tree
 
@@ -78,7 +78,7 @@ def _reports(verdict: Verdict) -> Table:
 
 def _places(tree: Tree, verdict: Verdict, page: str) -> dict[str, str]:
     places = {"Prefect UI": page}
-    folder = home() / "output" / str(tree.root.id)
+    folder = output_place(str(tree.root.id))
     for report in sorted(folder.glob("*.html")):
         places["HTML report"] = report.as_uri()
     for message in verdict.expected:
@@ -87,7 +87,7 @@ def _places(tree: Tree, verdict: Verdict, page: str) -> dict[str, str]:
             if folder.is_dir():
                 _write(results, message.payload["results"])
                 places["results"] = str(results)
-    places["reports"] = str(home() / "listener" / "reports.jsonl")
+    places["reports"] = str(reports_file())
     return places
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
-from blocks._home import run_folder, runs_folder, write_private
+from blocks._home import run_folder, run_place, runs_folder, write_private
 from flows._run.procfs import boot_id, start_ticks
 
 FILE = "engine.json"
@@ -53,7 +53,7 @@ def end(engine: Engine) -> Engine:
 def engine_of(run: str) -> Engine | None:
     """What was last written about the engine of a run; None when nothing was."""
     try:
-        return Engine(**json.loads((runs_folder() / run / FILE).read_text()))
+        return Engine(**json.loads((run_place(run) / FILE).read_text()))
     except FileNotFoundError:
         return None
 

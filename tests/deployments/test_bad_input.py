@@ -299,7 +299,7 @@ def test_a_file_of_blocks_that_cannot_be_is_named_with_the_block_and_the_field(
 def test_a_disk_that_is_nearly_full_is_said_before_anything_starts(tmp_path):
     small = f"mount -t tmpfs -o size=8m small {tmp_path} && head -c 3M /dev/zero > {tmp_path}/fill"
     done = penstock("up", home=tmp_path / "home", inside=small)
-    assert done.returncode == 1
+    assert done.returncode == 2
     line = only_line(done)
     assert f"{tmp_path}/home has 5 MB of free disk, and Penstock needs 200 MB" in line
     assert "make room, or set PENSTOCK_HOME" in line
