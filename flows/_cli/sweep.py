@@ -10,8 +10,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from blocks._home import home
-
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import State
@@ -67,11 +65,10 @@ def _end(client: "SyncPrefectClient", run: UUID, state: "State") -> None:
 
 def vanished() -> "Iterator[Engine]":
     """The engines of this machine that ended without a word."""
-    from flows._run.engine import engine_of
+    from flows._run.engine import engines_here
 
-    for folder in sorted((home() / "runs").glob("*")):
-        engine = engine_of(folder.name)
-        if engine and engine.here and engine.ended is None and not engine.alive:
+    for engine in engines_here():
+        if engine.ended is None and not engine.alive:
             yield engine
 
 
