@@ -1,4 +1,4 @@
-"""Whoever has not heard the end of a run hears it, and what led to it: if a machine is lost, too."""
+"""Who has not heard the end of a run hears it and what led to it, after a lost machine, too."""
 
 import fcntl
 import json
