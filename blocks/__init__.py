@@ -10,24 +10,30 @@ __path__ = extend_path(__path__, __name__)
 if TYPE_CHECKING:
     from blocks.cwl import CwlConfig
     from blocks.endpoint import ReportEndpoint
+    from blocks.mail import MailChannel
     from blocks.notebook import NotebookConfig
     from blocks.signing import SigningKey, VerifyKey
+    from blocks.slack import SlackChannel
     from blocks.spark import SparkConfig
 
 __all__ = [
     "CwlConfig",
+    "MailChannel",
     "NotebookConfig",
     "ReportEndpoint",
     "SigningKey",
+    "SlackChannel",
     "SparkConfig",
     "VerifyKey",
 ]
 
 _WHERE = {
     "CwlConfig": "blocks.cwl",
+    "MailChannel": "blocks.mail",
     "NotebookConfig": "blocks.notebook",
     "ReportEndpoint": "blocks.endpoint",
     "SigningKey": "blocks.signing",
+    "SlackChannel": "blocks.slack",
     "SparkConfig": "blocks.spark",
     "VerifyKey": "blocks.signing",
 }

@@ -1,25 +1,22 @@
 """Keys that sign reports, and keys that check them."""
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jwt
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl, SecretStr, model_validator
 
+from blocks import _keys
 from blocks._form import Form
-from blocks.errors import ConfigError, KeyUnusable, NotVerified
+from blocks._keys import Algorithm, KeySet, Known
+from blocks.errors import ConfigError
 
 _JWT = jwt.PyJWT(options={"enforce_minimum_key_length": True})
-Algorithm = Literal["RS256", "ES256", "EdDSA"]
 
 
 class SigningKey(Form, Block):
-    """A private key that signs reports.
+    """A private key, or a shared secret, that signs reports.
 
     Example:
         ```python
@@ -36,7 +33,9 @@ class SigningKey(Form, Block):
     _documentation_url = HttpUrl("https://www.rfc-editor.org/rfc/rfc7518")
 
     algorithm: Algorithm = Field(
-        default="RS256", description="How to sign (RFC 7518); RS256 is what most listeners expect."
+        default="RS256",
+        description="How to sign (RFC 7518); RS256 is what most listeners expect. HS256 takes a "
+        "shared secret of 32 bytes or more in place of a PEM.",
     )
     path: str | None = Field(
         default=None,
@@ -53,35 +52,48 @@ class SigningKey(Form, Block):
         title="PEM",
         description="Or the PEM itself. Whoever may read blocks with secrets can read it.",
     )
+    key_id: str | None = Field(
+        default=None,
+        title="Key ID",
+        description="Told in the header of every token (kid), for listeners that hold many keys.",
+        examples=["2026-11"],
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "SigningKey":
-        _exactly_one_source("SigningKey", self.path, self.variable, self.pem)
+        _exactly_one("SigningKey", path=self.path, variable=self.variable, pem=self.pem)
         return self
 
-    def sign(self, payload: Mapping[str, Any]) -> str:
+    def sign(self, payload: Mapping[str, Any], headers: Mapping[str, Any] | None = None) -> str:
         """Return a JWT (RFC 7519) whose claims are exactly `payload`.
 
-        Raises KeyUnusable when the key is missing, broken or of another kind than `algorithm`.
+        `headers` join the token's own. Raises KeyUnusable when the key is missing, broken, weak or
+        of another kind than `algorithm`. The source is read at every call, and parsed when it is
+        another than before: a replaced key signs from the next call on.
         """
-        text = _pem(self.path, self.variable, self.pem)
-        try:
-            key = load_pem_private_key(text.encode(), password=None)
-            return _JWT.encode(
-                dict(payload),
-                key,  # type: ignore[arg-type]  # PyJWT checks the kind of key itself
-                algorithm=self.algorithm,
-            )
-        except (ValueError, TypeError, UnsupportedAlgorithm, jwt.PyJWTError) as error:
-            # Only the kind of the error: its text may quote the key.
-            raise KeyUnusable(
-                f"the signing key in {_source(self.path, self.variable)} is no private key "
-                f"for {self.algorithm} ({type(error).__name__})"
-            ) from None
+        named = {"kid": self.key_id} if self.key_id else {}
+        return _JWT.encode(
+            dict(payload), self._key(), self.algorithm, headers={**named, **(headers or {})}
+        )
+
+    def signature(self, content: bytes) -> bytes:
+        """The bare signature of `content`, no token around it; raises KeyUnusable like `sign`."""
+        return jwt.get_algorithm_by_name(self.algorithm).sign(content, self._key())
+
+    def public(self) -> Known:
+        """What checks what this key signs: for HS256, the secret itself."""
+        key = self._key()
+        held = key if self.algorithm == "HS256" else key.public_key()
+        return Known(self.algorithm, held, self.key_id)
+
+    def _key(self) -> Any:
+        pem = self.pem.get_secret_value() if self.pem else None
+        text = _keys.text_of(self.path, self.variable, pem)
+        return _keys.private_key(text, self.algorithm, _keys.place(self.path, self.variable))
 
 
 class VerifyKey(Form, Block):
-    """A public key that checks the signature of reports.
+    """The keys of which any may have signed a report.
 
     Example:
         ```python
@@ -98,12 +110,26 @@ class VerifyKey(Form, Block):
     _documentation_url = HttpUrl("https://www.rfc-editor.org/rfc/rfc7518")
 
     algorithm: Algorithm = Field(
-        default="RS256", description="The one algorithm that is accepted; the token has no say."
+        default="RS256",
+        description="The one algorithm that is accepted; the token has no say. The keys of a JWKS "
+        "each have their own.",
     )
     path: str | None = Field(
         default=None,
-        description="A file that holds the public key as PEM, read when needed.",
+        description="A file that holds the public key as PEM, or several, one after the other; "
+        "for HS256 the shared secret. It is read when needed.",
         examples=["/etc/penstock/signing.pub.pem"],
+    )
+    paths: list[str] = Field(
+        default_factory=list,
+        title="Several paths",
+        description="Or several such files, for instance the old key's and the new one's.",
+        examples=[["/etc/penstock/old.pub.pem", "/etc/penstock/new.pub.pem"]],
+    )
+    variable: str | None = Field(
+        default=None,
+        description="Or the name of an environment variable that holds what such a file would.",
+        examples=["PENSTOCK_VERIFY_KEY"],
     )
     pem: str | None = Field(
         default=None,
@@ -111,55 +137,49 @@ class VerifyKey(Form, Block):
         description="Or the PEM itself; it is no secret.",
         examples=["-----BEGIN PUBLIC KEY-----…"],
     )
+    jwks: str | None = Field(
+        default=None,
+        title="JWKS",
+        description="Or a JWKS document (RFC 7517): a file, or an https address that is asked "
+        "again every five minutes and when a new key is met.",
+        examples=["https://reports.example.org/.well-known/jwks.json"],
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "VerifyKey":
-        _exactly_one_source("VerifyKey", self.path, None, self.pem)
+        _exactly_one(
+            "VerifyKey",
+            path=self.path,
+            paths=self.paths or None,
+            variable=self.variable,
+            pem=self.pem,
+            jwks=self.jwks,
+        )
+        if self.algorithm == "HS256" and (self.pem or self.jwks):
+            raise ConfigError(
+                "a secret of HS256 must not stand in a VerifyKey: name its path or variable"
+            )
         return self
 
+    def key_set(self) -> KeySet:
+        """The same keys as plain data."""
+        paths = (self.path,) if self.path is not None else tuple(self.paths)
+        return KeySet(self.algorithm, paths, self.variable, self.pem, self.jwks)
+
     def verify(self, token: str) -> dict[str, Any]:
-        """Return the claims of `token`; raise NotVerified unless this key signed exactly them."""
-        text = _pem(self.path, None, self.pem)
-        try:
-            key = load_pem_public_key(text.encode())
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise KeyUnusable(
-                f"{_source(self.path, None)} holds no public key as PEM ({type(error).__name__})"
-            ) from None
-        try:
-            return jwt.decode(
-                token,
-                key,  # type: ignore[arg-type]  # PyJWT checks the kind of key itself
-                algorithms=[self.algorithm],
-                options={"enforce_minimum_key_length": True},
-            )
-        except (jwt.InvalidKeyError, TypeError):
-            raise KeyUnusable(
-                f"{_source(self.path, None)} holds no public key for {self.algorithm}"
-            ) from None
-        except (jwt.PyJWTError, ValueError) as error:
-            raise NotVerified(f"signature refused: {error}") from None
+        """Return the claims of `token`.
+
+        Raises NotVerified unless one of these keys signed exactly them, and KeyUnusable when a key
+        is missing, broken, weak or of another kind than `algorithm`.
+        """
+        return self.key_set().verify(token)
+
+    def opened(self, token: str) -> tuple[dict[str, Any], bytes]:
+        """The header of `token` and the bytes that were signed, unread; raises like `verify`."""
+        return self.key_set().opened(token)
 
 
-def _exactly_one_source(kind: str, *sources: object) -> None:
-    if sum(source is not None for source in sources) != 1:
-        names = "path, variable or pem" if kind == "SigningKey" else "path or pem"
-        raise ConfigError(f"a {kind} needs exactly one of {names}")
-
-
-def _source(path: str | None, variable: str | None) -> str:
-    return path or (f"${variable}" if variable else "the block")
-
-
-def _pem(path: str | None, variable: str | None, pem: SecretStr | str | None) -> str:
-    if path is not None:
-        try:
-            return Path(path).expanduser().read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not text"
-            raise KeyUnusable(f"the key file {path} cannot be read: {reason}") from None
-    if variable is not None:
-        if not (text := os.environ.get(variable)):
-            raise KeyUnusable(f"the environment variable {variable}, meant to hold a key, is unset")
-        return text
-    return pem.get_secret_value() if isinstance(pem, SecretStr) else str(pem)
+def _exactly_one(kind: str, **sources: object) -> None:
+    if sum(source is not None for source in sources.values()) != 1:
+        *most, last = sources
+        raise ConfigError(f"a {kind} needs exactly one of {', '.join(most)} or {last}")

@@ -42,6 +42,12 @@ GROUPS = {
         "stop": Entry("flows._cli.stop", "end a run, also one whose process is gone"),
         "sweep": Entry("flows._cli.sweep", "end what lost runs of this machine left"),
     },
+    "reports of this machine": {
+        "reports list": Entry("flows._cli.reports.list", "what was told to whom, and what waits"),
+        "reports show": Entry("flows._cli.reports.show", "one report, and what became of it"),
+        "reports replay": Entry("flows._cli.reports.replay", "send reports once more"),
+        "reports dead": Entry("flows._cli.reports.dead", "what was refused, or not taken in time"),
+    },
     "this checkout's installation": {
         "up": Entry("deployments.local.up", "start server, worker and listener"),
         "status": Entry("deployments.local.status", "tell what runs, since when, and where"),
@@ -50,7 +56,10 @@ GROUPS = {
     },
     "any Prefect server": {
         "seed": Entry("deployments.seed", "register block types and save sample blocks"),
-        "listen": Entry("deployments.listener.app", "receive reports and check their signatures"),
+        "listen": Entry("deployments.listener.cli", "receive reports and check their signatures"),
+    },
+    "stand-ins for outside systems": {
+        "fake slack": Entry("deployments.fakes.slack", "take notes as Slack does, and show them"),
     },
     "this command": {
         "completion": Entry("deployments.completion", "print a script that completes it by Tab"),

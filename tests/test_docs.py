@@ -25,6 +25,7 @@ NOT_RUN = {
     ".venv/bin/penstock listen --key .penstock/keys/signing.pub.pem --port 8090": (
         "never ends: every installation in these tests runs it"
     ),
+    ".venv/bin/penstock fake slack --port 8091": "never ends: test_fakes runs it",
 }
 
 

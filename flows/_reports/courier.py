@@ -46,10 +46,9 @@ class Courier:
         self._bell = Bell(place)
         self._ledger = Ledger(place)
         self._senders: dict[str, Sender] = {}
-        self._known: dict[str, tuple[Names, dict[str, Hearer]]] = {}  # by flow run
+        self._known: dict[str, tuple[Names, dict[str, Hearer] | None]] = {}  # by flow run
         self._warned: set[tuple[str, str]] = set()
         self._warnings: deque[tuple[Delivery, str]] = deque(maxlen=1000)
-        self._settled: deque[str] = deque(maxlen=1000)  # roots whose last message was answered
         self._over = False
 
     def missed(self) -> bool:
@@ -73,13 +72,18 @@ class Courier:
             for endpoint in self._ledger.endpoints():
                 self._sender(endpoint).wake()
             idle = self._ledger.idle
-            rang = self._bell.wait(ask_again - time.monotonic() if ask_again else IDLE)
-            if idle and not rang:
+            if not self._bell.wait(self._patience(ask_again)) and idle:
                 break
         for sender in self._senders.values():
             sender.end()
         for sender in self._senders.values():
             sender.join()  # a post under way is finished, so that it is not made twice
+
+    def _patience(self, ask_again: float) -> float:
+        """Seconds until there is something to do even if nobody rings."""
+        if ask_again:
+            return ask_again - time.monotonic()
+        return min([IDLE, *(due - time.time() for _, due in self._ledger.sheets())])
 
     def _take_in(self) -> None:
         changes: list[Change] = []
@@ -122,24 +126,28 @@ class Courier:
 
     def _made(self, n: int, change: Change) -> Made:
         names, hearers = self._about(change.run)
+        ends = hearers is not None and change.ends_run and change.run == names.root
         if not hearers:
-            return Made(n, names.root, [], [], ends=False)
+            return Made(n, names.root, [], [], ends)
         built = build(change, names)
         wanted = [(m.id, key) for m in built for key, hears in hearers.items() if hears.wants(m)]
-        return Made(n, names.root, built, wanted, ends=change.ends_run and change.run == names.root)
+        return Made(n, names.root, built, wanted, ends)
 
-    def _about(self, run: str) -> tuple[Names, dict[str, Hearer]]:
-        """Who hears a run: fixed when it is first seen, also for the courier after this one."""
+    def _about(self, run: str) -> tuple[Names, dict[str, Hearer] | None]:
+        """Who hears a run, None if nobody should: fixed when it is first seen, for the courier
+        after this one, too.
+        """
         if run not in self._known:
             root = str(root_of(UUID(run)))
             if (kept := self._ledger.run(root)) is None:
                 heard = audience(UUID(root))
-                hearers = {} if heard.silent else heard.hearers
-                self._ledger.know(heard.names, list(hearers))
+                hearers = None if heard.silent else heard.hearers
+                self._ledger.know(heard.names, None if hearers is None else list(hearers))
                 self._known[run] = heard.names, hearers
             else:
                 names, keys = kept
-                self._known[run] = names, {key: h for key in keys if (h := _still_there(key))}
+                there = {key: h for key in keys or [] if (h := _still_there(key))}
+                self._known[run] = names, None if keys is None else there
             while len(self._known) > 1000:
                 del self._known[next(iter(self._known))]
         return self._known[run]
@@ -147,7 +155,7 @@ class Courier:
     def _sender(self, endpoint: str) -> Sender:
         sender = self._senders.get(endpoint)
         if sender is None or not sender.is_alive():
-            sender = Sender(self._place, endpoint, hearer, self._warn, self._on_settled)
+            sender = Sender(self._place, endpoint, hearer, self._warn, self._bell.ring)
             self._senders[endpoint] = sender
             sender.start()
         return sender
@@ -159,12 +167,6 @@ class Courier:
             self._warned.add((delivery.root, delivery.endpoint))
             self._warnings.append((delivery, why))
             self._bell.ring()
-
-    def _on_settled(self, root: str | None) -> None:
-        """From a sender: a run's last message was answered, or nothing waits any more."""
-        if root:
-            self._settled.append(root)
-        self._bell.ring()
 
     def _tell_prefect(self) -> bool:
         """Warnings, labels and run sheets; False if the API did not take them yet."""
@@ -179,13 +181,20 @@ class Courier:
                 except ObjectNotFound:
                     get_logger("penstock").info("run %s was deleted: it gets no label", root)
                 self._ledger.labelled(root, endpoint, value)
-            while self._settled:
-                sheet.publish(self._ledger, self._settled[0])
-                self._settled.popleft()
+            for root, due in self._ledger.sheets():
+                if due <= time.time():
+                    self._write_sheet(root)
         except Exception as error:
             get_logger("penstock").warning("Prefect was not told: %r", error)
             return False
         return True
+
+    def _write_sheet(self, root: str) -> None:
+        try:
+            sheet.publish(self._ledger, root)
+        except ObjectNotFound:
+            get_logger("penstock").info("run %s was deleted: it gets no sheet", root)
+        self._ledger.written(root)
 
 
 def _still_there(key: str) -> Hearer | None:

@@ -26,7 +26,7 @@ DEFAULT_PATIENCE = 72.0  # hours
 
 Load = Callable[[str], Hearer]
 Warn = Callable[[Delivery, str], None]
-Settled = Callable[[str | None], None]
+Settled = Callable[[], None]
 
 
 class Sender(threading.Thread):
@@ -72,7 +72,7 @@ class Sender(threading.Thread):
             if self._over:
                 return 0
         if not (lanes := ledger.lanes(self._endpoint)):
-            self._settled(None)
+            self._settled()
             return None
         return max(0.0, max(lanes[0][1], self._rests_until) - time.time())
 
@@ -101,7 +101,7 @@ class Sender(threading.Thread):
         self._failures = 0
         ledger.settle(delivery, "told")
         if delivery.last:
-            self._settled(delivery.root)
+            self._settled()
         return True
 
     def _current(self) -> Hearer:
@@ -120,7 +120,7 @@ class Sender(threading.Thread):
         ledger.settle(delivery, "dead", why)
         self._warn(delivery, f"{why}; it is given up (`penstock reports dead`)")
         if delivery.last:
-            self._settled(delivery.root)
+            self._settled()
         return True
 
     def _later(self, ledger: Ledger, delivery: Delivery, error: Exception) -> bool:

@@ -20,6 +20,7 @@ from blocks._messages import Message, Names
 
 KEEP_TOLD = 7 * 86400.0  # seconds for which `penstock reports` knows of what was told
 KEEP_DEAD = 30 * 86400.0
+ROWS_LATE = 3.0  # seconds after a run's end in which the API may not know all of its tasks yet
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, offset INTEGER NOT NULL);
@@ -40,6 +41,7 @@ CREATE INDEX IF NOT EXISTS lanes ON deliveries (endpoint, root, n) WHERE status 
 CREATE INDEX IF NOT EXISTS of_root ON deliveries (root);
 CREATE TABLE IF NOT EXISTS labels
     (root TEXT, endpoint TEXT, value TEXT NOT NULL, PRIMARY KEY (root, endpoint));
+CREATE TABLE IF NOT EXISTS sheets (root TEXT PRIMARY KEY, due REAL NOT NULL);
 """
 
 Status = Literal["waiting", "told", "dead"]
@@ -116,13 +118,15 @@ class Ledger:
 
     # Who hears a run
 
-    def run(self, root: str) -> tuple[Names, list[str]] | None:
-        """The names of a root run and the endpoints that hear it, once they are known."""
+    def run(self, root: str) -> tuple[Names, list[str] | None] | None:
+        """The names of a root run and the endpoints that hear it, once they are known; None for
+        the endpoints of a run that nobody is meant to hear.
+        """
         row = self._db.execute("SELECT names, endpoints FROM runs WHERE root = ?", [root])
         found = row.fetchone()
         return (Names(**json.loads(found[0])), json.loads(found[1])) if found else None
 
-    def know(self, names: Names, endpoints: list[str]) -> None:
+    def know(self, names: Names, endpoints: list[str] | None) -> None:
         self._db.execute(
             "INSERT OR IGNORE INTO runs VALUES (?, ?, ?)",
             [names.root, json.dumps(asdict(names)), json.dumps(endpoints)],
@@ -146,6 +150,8 @@ class Ledger:
                     [(*delivery, one.root, one.ends and delivery in one.lasts)
                      for delivery in one.deliveries],
                 )  # fmt: skip
+                if one.ends:
+                    self._ask_for_sheet(one.root, now + ROWS_LATE)
                 self._db.execute("DELETE FROM changes WHERE n = ?", [one.change])
 
     def message(self, message_id: str) -> Message:
@@ -190,6 +196,7 @@ class Ledger:
                     "INSERT OR REPLACE INTO labels VALUES (?, ?, ?)",
                     [delivery.root, delivery.endpoint, f"{status} {delivery.message}"],
                 )
+                self._ask_for_sheet(delivery.root, time.time() + ROWS_LATE)
 
     def postpone(self, delivery: Delivery, due: float, why: str) -> None:
         self._db.execute(
@@ -218,6 +225,13 @@ class Ledger:
         self._db.execute("DELETE FROM labels WHERE (root, endpoint, value) = (?, ?, ?)",
                          [root, endpoint, value])  # fmt: skip
 
+    def sheets(self) -> list[tuple[str, float]]:
+        """Root runs whose sheet is to be written, and when; the next one first."""
+        return list(self._db.execute("SELECT root, due FROM sheets ORDER BY due"))
+
+    def written(self, root: str) -> None:
+        self._db.execute("DELETE FROM sheets WHERE root = ?", [root])
+
     def settled(self, root: str) -> bool:
         """Whether the end of a run came here, and was answered by all that hear it."""
         row = self._db.execute(
@@ -233,6 +247,7 @@ class Ledger:
         """Whether nothing is left to be done."""
         row = self._db.execute(
             "SELECT EXISTS (SELECT 1 FROM changes) OR EXISTS (SELECT 1 FROM labels) "
+            "OR EXISTS (SELECT 1 FROM sheets) "
             "OR EXISTS (SELECT 1 FROM deliveries WHERE status = 'waiting')"
         ).fetchone()
         return not row[0]
@@ -251,6 +266,9 @@ class Ledger:
                 [now - KEEP_TOLD],
             )
             self._db.execute("DELETE FROM runs WHERE root NOT IN (SELECT root FROM messages)")
+
+    def _ask_for_sheet(self, root: str, due: float) -> None:
+        self._db.execute("INSERT OR IGNORE INTO sheets VALUES (?, ?)", [root, due])
 
     def _select(self, where: str, values: list[Any]) -> Iterator[Delivery]:
         columns = "n, message, endpoint, d.root, last, status, attempts, due, settled, why, made"

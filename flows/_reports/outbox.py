@@ -21,8 +21,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from blocks._changes import Change
-from blocks._home import home, private
+from blocks._home import home, private, write_private
 
+API = "api"  # the file that says for which Prefect API a folder is
 MOST = 4 << 20  # bytes of one writer that are read at once
 LONGEST_LOG = 1 << 20  # bytes of the courier's log until it is begun anew
 _CONTAINED = ("KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4")
@@ -36,8 +37,16 @@ def folder() -> Path:
     """The private folder of reports for the Prefect API in use: outbox, ledger, lock and bell."""
     from prefect.settings import get_current_settings
 
-    api = str(get_current_settings().api.url or "ephemeral")
-    return private(home() / "reports" / sha256(api.encode()).hexdigest()[:12])
+    api = str(get_current_settings().api.url or "")
+    place = private(home() / "reports" / sha256(api.encode()).hexdigest()[:12])
+    if not (place / API).exists():
+        write_private(place / API, api)
+    return place
+
+
+def folders() -> list[tuple[Path, str]]:
+    """Every such folder of this installation, and the address of its API; empty: none was set."""
+    return [(path.parent, path.read_text()) for path in sorted(home().glob(f"reports/*/{API}"))]
 
 
 def put(*changes: Change) -> None:

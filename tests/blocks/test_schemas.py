@@ -18,9 +18,11 @@ from tests.blocks.fields import EACH, holds_secret, parts, secret
 CHECKOUT = Path(__file__).parents[2]
 SLUGS = {
     "CwlConfig": "cwl-config",
+    "MailChannel": "mail-channel",
     "NotebookConfig": "notebook-config",
     "ReportEndpoint": "report-endpoint",
     "SigningKey": "signing-key",
+    "SlackChannel": "slack-channel",
     "SparkConfig": "spark-config",
     "VerifyKey": "verify-key",
 }

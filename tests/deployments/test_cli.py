@@ -30,7 +30,10 @@ def test_help_lists_every_command_with_its_line_and_the_exit_codes():
     done = penstock("--help")
     assert done.returncode == 0
     for name, entry in COMMANDS.items():
-        assert any(line.split() == [name, *entry.line.split()] for line in done.stdout.splitlines())
+        assert any(
+            line.split() == [*name.split(), *entry.line.split()]
+            for line in done.stdout.splitlines()
+        )
     assert EXIT_CODES in done.stdout
 
 

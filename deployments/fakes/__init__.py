@@ -1,0 +1,1 @@
+"""Stand-ins for outside systems: they speak the real protocol, and show what came to them."""

@@ -1,0 +1,1 @@
+"""`penstock reports …`: what was told to whom, what waits, what was given up."""
