@@ -56,6 +56,7 @@ GROUPS = {
     },
     "any Prefect server": {
         "seed": Entry("deployments.seed", "register block types and save sample blocks"),
+        "relay": Entry("flows._cli.relay", "tell what no hook sees, until it is ended"),
         "listen": Entry("deployments.listener.cli", "receive reports and check their signatures"),
     },
     "stand-ins for outside systems": {

@@ -122,16 +122,18 @@ def cancel(client: SyncPrefectClient, flow_run_id: UUID) -> None:
 
 
 def cancel_open_runs(patience: float = 40.0) -> int:
-    """Cancel every run of our pool and wait until they have ended; returns how many there were."""
+    """Cancel what is open in our pool, wait until it has ended; returns how many runs that were."""
     with get_client(sync_client=True) as client:
 
         def open_runs() -> list[FlowRun]:
-            return client.read_flow_runs(
+            found = client.read_flow_runs(
                 flow_run_filter=FlowRunFilter(
                     state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN))
                 ),
                 work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
             )
+            # What a schedule has planned stays: once cancelled, it would not be planned again.
+            return [run for run in found if not (run.auto_scheduled and _planned(run))]
 
         there = open_runs()
         for run in there:
@@ -140,6 +142,10 @@ def cancel_open_runs(patience: float = 40.0) -> int:
         while open_runs() and time.monotonic() < deadline:
             time.sleep(POLL)
         return len(there)
+
+
+def _planned(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_scheduled()
 
 
 def left_alive(flow_run_id: UUID, except_pids: set[int]) -> list[dict[str, Any]]:

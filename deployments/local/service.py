@@ -153,6 +153,8 @@ def environment(api_url: str) -> dict[str, str]:
         "PREFECT_HOME": str(private(home() / "prefect")),
         "PREFECT_API_URL": api_url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Every run's process says so often that it lives; the relay misses three of them.
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     }
 
 

@@ -1,6 +1,6 @@
 """`penstock up`: a Prefect server, a work pool with its worker, and a listener, of this checkout.
 
-server ──► block types, sample blocks, keys ──► pool, worker ──► every entry of prefect.yaml
+server ──► block types, sample blocks, keys ──► pool, worker, relay ──► every entry of prefect.yaml
 listener (holds the public key only) ─┘
 """
 
@@ -88,6 +88,7 @@ def _everything(before: dict[str, Service], server: str | None, port: int | None
         _await_api(api_url)
     _seed(listener.url)
     worker = _worker(before, api_url)
+    _relay(before, api_url)
     _deploy(api_url)
     _await_worker(worker)
     return api_url
@@ -197,6 +198,15 @@ def _worker(before: dict[str, Service], api_url: str) -> Service:
         {**service.environment(api_url), "PREFECT_WORKER_QUERY_SECONDS": "1"},
         api_url,
     )
+
+
+def _relay(before: dict[str, Service], api_url: str) -> None:
+    if running := before.get("relay"):
+        if running.url == api_url:
+            return
+        service.stop(running)  # it follows another server
+    argv = [sys.executable, "-m", "deployments", "relay"]
+    service.start("relay", argv, service.environment(api_url), api_url)
 
 
 def _deploy(api_url: str) -> None:

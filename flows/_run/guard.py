@@ -24,6 +24,7 @@ from flows._run.cancelled import watched
 from flows._run.process import PROCESS
 from flows._run.progress import Progress, run_artifact
 from flows._run.settings import Settings
+from flows._run.storage import need_shared_results
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -119,6 +120,7 @@ def running(parts: int | None = None) -> Iterator[Run]:
     try:
         with ExitStack() as stack:
             if above is None and not dry:
+                need_shared_results(context)
                 stack.enter_context(_outermost(run_id, flow_run.id if flow_run else None))
             stack.callback(PROCESS.stop_all, run_id)
             yield run

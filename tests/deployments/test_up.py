@@ -25,7 +25,7 @@ def services(installation):
 
 def test_up_twice_is_harmless(installation):
     before = services(installation)
-    assert set(before) == {"server", "listener", "worker"}
+    assert set(before) == {"server", "listener", "worker", "relay"}
     done = installation.command("up")
     assert done.code == 0, done.err
     assert services(installation) == before
@@ -126,7 +126,11 @@ def test_another_server_can_be_named_and_is_not_stopped(installation, tmp_path):
     assert f"using the server {installation.api_url}" in penstock(
         "up", "--server", installation.api_url
     )
-    assert set(json.loads((tmp_path / "services.json").read_text())) == {"listener", "worker"}
+    assert set(json.loads((tmp_path / "services.json").read_text())) == {
+        "listener",
+        "worker",
+        "relay",
+    }
     assert "stopped the worker" in penstock("down", "--kill")
     assert "nothing of this checkout is up" in penstock("down")
     assert installation.command("status", "--quiet").code == 0
