@@ -209,6 +209,13 @@ class Ledger:
             [due, why, delivery.n],
         )
 
+    def hurry(self, endpoint: str) -> None:
+        """Whatever waits at `endpoint` is due now."""
+        self._db.execute(
+            "UPDATE deliveries SET due = 0 WHERE status = 'waiting' AND endpoint = ? AND due > 0",
+            [endpoint],
+        )
+
     def replay(self, deliveries: Iterable[Delivery]) -> None:
         """Send them once more, from the beginning of their patience."""
         now = time.time()
