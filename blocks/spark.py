@@ -231,17 +231,23 @@ class SparkConfig(EnvironmentFields, Block):
             "spark.archives": joined("archives", self.archives),
             "spark.jars.packages": joined("packages", self.packages),
             "spark.jars.repositories": joined("repositories", self.repositories),
+            "spark.ui.showConsoleProgress": "false",
+            **(self._beside(folder) if self.deploy_mode == "client" else {}),
+            **(_LOOPBACK if self._local() else {}),
+            **{name: spelled(value) for name, value in self.conf.items()},
+        }
+        return {name: str(value) for name, value in properties.items() if value is not None}
+
+    def _beside(self, folder: Path) -> dict[str, str]:
+        """What a driver on this machine writes to our folder, which one in the cluster lacks."""
+        return {
             # The event log is how a run's progress is followed, with or without a UI.
             "spark.eventLog.enabled": "true",
             "spark.eventLog.dir": (folder / EVENT_LOG).as_uri(),
             "spark.eventLog.rolling.enabled": "false",
             "spark.eventLog.compress": "false",
-            "spark.ui.showConsoleProgress": "false",
             "spark.local.dir": str(folder / "scratch"),
-            **(_LOOPBACK if self._local() else {}),
-            **{name: spelled(value) for name, value in self.conf.items()},
         }
-        return {name: str(value) for name, value in properties.items() if value is not None}
 
     def _secret_conf(self) -> dict[str, str]:
         secret: dict[str, Any] = self.secret_conf.get_secret_value() if self.secret_conf else {}

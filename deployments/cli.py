@@ -4,6 +4,7 @@ penstock run demo ──► COMMANDS["run"] ──► deployments.local.run: arg
 """
 
 import argparse
+import errno
 import functools
 import os
 import sys
@@ -18,6 +19,9 @@ from blocks.errors import ConfigError, PenstockError
 
 DESCRIPTION = "Spark, notebooks and CWL workflows as Prefect tasks, with signed reports."
 EXIT_CODES = "exit codes: 0 done, 1 it did not succeed, 2 wrong usage or settings, 130 Ctrl-C"
+
+# What the system says where nothing can be written.
+_NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class Entry(NamedTuple):
@@ -58,6 +62,7 @@ GROUPS = {
     },
     "any Prefect server": {
         "seed": Entry("deployments.seed", "register block types and save sample blocks"),
+        "relay": Entry("flows._cli.relay", "tell what no hook sees, until it is ended"),
         "listen": Entry("deployments.listener.cli", "receive reports and check their signatures"),
     },
     "keys": {
@@ -136,13 +141,21 @@ def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespa
         sys.stdout.flush()  # here, where a full disk and a reader that went away are met
         return code
     except BrokenPipeError:
-        # Who read our output has gone (`| head`): nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()  # who read our output has gone (`| head`)
         return 1
     except (Exception, KeyboardInterrupt) as error:
         code, said = _explained(error)
         print(f"penstock: {said}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _write_no_more()
         return code
+
+
+def _write_no_more() -> None:
+    """Nothing at exit either: Python would complain, and change the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explained(error: BaseException) -> tuple[int, str]:
@@ -156,11 +169,14 @@ def _explained(error: BaseException) -> tuple[int, str]:
             return 1, str(error)
         case KeyboardInterrupt():
             return 130, "interrupted"
-        case OSError():
+        case OSError() if error.errno in _NO_PLACE:
             # A full disk gives no name when it is met in the middle of a file.
             where = error.filename or f"a file, most likely in {home()}"
             fix = "make room there or allow it, or set PENSTOCK_HOME to another folder"
-            return 1, f"{where}: {error.strerror or error}; {fix}"
+            return 1, f"{where}: {error.strerror}; {fix}"
+        case OSError():
+            where = f"{error.filename}: " if error.filename else ""
+            return 1, f"{where}{error.strerror or error}"
         case HTTPError():
             # Never its text, which holds the address and what may stand in it.
             status = f" {error.response.status_code}" if isinstance(error, HTTPStatusError) else ""

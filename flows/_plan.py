@@ -15,7 +15,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from blocks._command import Command
-from blocks._home import place
+from blocks._home import run_place
 from flows._reports.audience import audience
 from flows._run.environment import environment
 from flows._run.guard import current
@@ -48,7 +48,7 @@ class Plan:
 
 def unmade_folder() -> Path:
     """Where the private folder of a job would be: a path alone, nothing is made."""
-    return place() / "runs" / current().root / "job"
+    return run_place(current().root) / "job"
 
 
 def show(*plans: Plan) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from blocks._home import output_folder as default_folder
+from blocks._home import output_folder as made_folder
 from blocks._home import private, run_folder
 from blocks.cwl import CwlConfig
 from blocks.errors import ConfigError, JobFailed
@@ -57,7 +57,7 @@ def plan_cwl(workflow: str, inputs: dict[str, Any], config: str) -> list[Plan]:
 
 
 def run_cwl(
-    workflow: str, inputs: dict[str, Any], output: str | None, config: CwlConfig
+    workflow: str, inputs: dict[str, Any], output_folder: str | None, config: CwlConfig
 ) -> dict[str, Any]:
     """Walk the document inside the current run; return its output object.
 
@@ -110,7 +110,7 @@ def run_cwl(
     with through_the_kernel(config), cwltool_log() as complaints:
         process = load(workflow)
         order = job_order(process, inputs, base=Path.cwd())
-        target = private(Path(output).resolve() if output else default_folder(run.root))
+        target = private(Path(output_folder).resolve() if output_folder else made_folder(run.root))
         work = private(run_folder(run.root) / f"cwl-{run.id[:8]}-{walk}")
         try:
             outputs, status = walker.execute(

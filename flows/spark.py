@@ -1,7 +1,7 @@
 """Run a Spark application with spark-submit.
 
-SparkConfig.command() ──► submit_spark ──► spark_job
-   (blocks/spark)            (task)          (flow)
+spark_job ──► submit_spark ──► SparkConfig.command() ──► run_command
+  (flow)         (task)           (blocks/spark)          spark-submit
 """
 
 import sys

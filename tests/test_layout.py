@@ -13,11 +13,12 @@ import yaml
 ROOT = Path(__file__).parent.parent
 LAYERS = ("blocks", "flows", "deployments")
 COMPOSITES = ("demo",)
-DEPLOYED = {
-    e["name"]: e["entrypoint"]
-    for e in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-}
-KINDS = sorted({*DEPLOYED, *(p.stem for p in (ROOT / "flows").glob("[a-z]*.py"))} - {*COMPOSITES})
+UPKEEP = ("redeliver",)  # they look after runs, and have no settings of their own
+CONFIGURED = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+DEPLOYED = {e["name"]: e["entrypoint"] for e in CONFIGURED["deployments"]}
+KINDS = sorted(
+    {*DEPLOYED, *(p.stem for p in (ROOT / "flows").glob("[a-z]*.py"))} - {*COMPOSITES, *UPKEEP}
+)
 
 # The files that every kind has, and what it says in those that all share.
 OWN = (
@@ -123,7 +124,17 @@ def test_every_kind_is_complete(kind):
 
 
 def test_every_composite_has_one_deployment_of_its_name():
-    assert {DEPLOYED.get(name) for name in COMPOSITES} == {f"flows.{n}.{n}" for n in COMPOSITES}
+    alone = (*COMPOSITES, *UPKEEP)
+    assert {DEPLOYED.get(name) for name in alone} == {f"flows.{n}.{n}" for n in alone}
+
+
+@pytest.mark.parametrize("name", UPKEEP)
+def test_upkeep_is_tested_told_and_tells_nobody(name):
+    (entry,) = (e for e in CONFIGURED["deployments"] if e["name"] == name)
+    assert "penstock-quiet" in entry["tags"]
+    for path in (f"tests/flows/test_{name}.py", f"docs/{name}.md"):
+        assert (ROOT / path).is_file()
+    assert f"](docs/{name}.md) | `flows/{name}.py` |" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

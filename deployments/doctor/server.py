@@ -31,6 +31,7 @@ from deployments.local.server import (
 SKEW = 5.0  # seconds by which clocks may differ: a JWT and a schedule suffer from more
 UP = "`penstock up`"
 ADDRESSES = ("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "PREFECT_UI_API_URL")
+RESULT_STORAGE = "PREFECT_DEFAULT_RESULT_STORAGE_BLOCK"
 
 
 def server() -> Iterator[Finding]:
@@ -43,6 +44,7 @@ def server() -> Iterator[Finding]:
         parts = {
             "settings": _settings,
             "work pool": _work_pool,
+            "results": _results,
             "deployments": _deployments,
             "clock": _clock,
         }
@@ -90,6 +92,22 @@ def _work_pool(client: SyncPrefectClient) -> Iterator[Finding]:
         yield Finding("ok", "work pool", f"{POOL} has {', '.join(online)} online")
     else:
         yield Finding("bad", "work pool", f"{POOL} has no worker online", UP)
+
+
+def _results(client: SyncPrefectClient) -> Iterator[Finding]:
+    """Pools whose runs are on other machines, and keep their results where nobody else can read."""
+    elsewhere = [pool for pool in client.read_work_pools() if pool.type not in ("process", "none")]
+    for pool in elsewhere:
+        if not _has_results_storage(pool.base_job_template):
+            found = f"runs of {pool.name} ({pool.type}) keep results on a disk of their own"
+            fix = f"name a storage block in {RESULT_STORAGE}, in the pool's environment"
+            yield Finding("bad", "results", found, fix)
+
+
+def _has_results_storage(template: dict[str, Any]) -> bool:
+    variables = template.get("variables", {}).get("properties", {})
+    environment = variables.get("env", {}).get("default") or {}
+    return RESULT_STORAGE in environment
 
 
 def _deployments(client: SyncPrefectClient) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ def main(options: argparse.Namespace) -> int:
         print("nothing of this checkout is up")
         return 0
     if "worker" in services and not options.kill:
-        _cancel_runs(services["worker"].url)
+        _cancel_runs(services["worker"].url, own_server="server" in services)
     # The newest first: a worker must not outlive the server it asks.
     for name, running in reversed(list(services.items())):
         service.stop(running)
@@ -30,14 +30,14 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _cancel_runs(api_url: str) -> None:
+def _cancel_runs(api_url: str, *, own_server: bool) -> None:
     service.adopt_environment(api_url)
     import httpx
 
     from deployments.local.runs import cancel_open_runs
 
     try:
-        if cancelled := cancel_open_runs():
+        if cancelled := cancel_open_runs(own_server=own_server):
             print(f"cancelled {cancelled} run(s) in progress")
     except httpx.HTTPError as error:
         print(

@@ -1,9 +1,8 @@
 """Flow runs of this installation, through the Prefect API: start, look at, cancel."""
 
-import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -28,8 +28,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import DeploymentSort, TaskRunSort
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelling
+from prefect.exceptions import PrefectHTTPStatusError
 
 from blocks.errors import ConfigError
 from deployments.local.parameters import check_parameters
@@ -37,7 +36,7 @@ from deployments.local.server import POOL
 
 POLL = 0.5  # seconds between two looks at a run
 LISTED = 50  # how many deployments an error names
-_OPEN = [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED, StateType.CANCELLING]
+_BEGUN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 
 def trigger(client: SyncPrefectClient, deployment: str, parameters: dict[str, Any]) -> FlowRun:
@@ -129,36 +128,40 @@ def _tasks(client: SyncPrefectClient, flow_run_ids: list[UUID]) -> Iterator[Task
         offset += len(page)
 
 
-def cancel(client: SyncPrefectClient, flow_run_id: UUID) -> None:
-    """Ask for a run's end, as the UI's button does."""
-    with suppress(ObjectNotFound):
-        client.set_flow_run_state(flow_run_id, Cancelling())
+def cancel_and_wait(client: SyncPrefectClient, ids: Iterable[UUID], patience: float = 45.0) -> None:
+    """Ask for the end of runs, as the UI's button does, and wait until they have ended."""
+    resolve_name("flows._run.stop:cancel_and_wait")(client, ids, patience)
 
 
-def cancel_open_runs(patience: float = 40.0) -> int:
-    """Cancel every run of our pool and wait until they have ended; returns how many there were."""
+def cancel_open_runs(*, own_server: bool, patience: float = 45.0) -> int:
+    """Cancel what this installation runs and wait for its end; returns how many runs that were.
+
+    Those are the runs that a living process of this home has begun; on our own server also
+    those that a worker was handed. What is only scheduled stays: it is for later, or for others.
+    """
+    ids: set[UUID] = set(resolve_name("flows._run.engine:runs_of_living_engines")())
     with get_client(sync_client=True) as client:
-
-        def open_runs() -> list[FlowRun]:
-            return client.read_flow_runs(
+        there = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                id=FlowRunFilterId(any_=list(ids)),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_BEGUN)),
+            )
+        )
+        if own_server:
+            there += client.read_flow_runs(
                 flow_run_filter=FlowRunFilter(
-                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN))
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING]))
                 ),
                 work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
             )
-
-        there = open_runs()
-        for run in there:
-            cancel(client, run.id)
-        deadline = time.monotonic() + patience
-        while open_runs() and time.monotonic() < deadline:
-            time.sleep(POLL)
-        return len(there)
+        cancelled = {run.id for run in there}
+        cancel_and_wait(client, cancelled, patience)
+        return len(cancelled)
 
 
 def left_alive(flow_run_id: UUID, except_pids: set[int]) -> list[dict[str, Any]]:
     """Processes of this machine that still carry the run's mark."""
-    marks = ("PENSTOCK_RUN", "PREFECT__FLOW_RUN_ID")
+    marks = (resolve_name("flows._run.procfs:RUN_MARK"), "PREFECT__FLOW_RUN_ID")
     found = []
     for process in psutil.process_iter():
         try:

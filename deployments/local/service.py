@@ -106,15 +106,16 @@ def log_tail(service: Service, lines: int = 15) -> str:
 def choose_port(wanted: int | None, remembered: str, preferred: int) -> int:
     """The port asked for, or the one used last time, or `preferred`, or any that is free.
 
-    Raises ConfigError when the one asked for is taken.
+    It is noted for the next time. Raises ConfigError when the one asked for is taken.
     """
+    note = private(home() / "ports") / remembered
     if wanted is not None:
         if not _free(wanted):
             raise ConfigError(f"port {wanted} is taken by another program: choose another --port")
-        return wanted
-    note = private(home() / "ports") / remembered
-    candidates = [int(note.read_text())] if note.exists() else []
-    port = next((p for p in [*candidates, preferred] if _free(p)), None) or _any_port()
+        port = wanted
+    else:
+        candidates = [int(note.read_text())] if note.exists() else []
+        port = next((p for p in [*candidates, preferred] if _free(p)), None) or _any_port()
     write_private(note, str(port))
     return port
 
@@ -169,6 +170,8 @@ def environment(api_url: str) -> dict[str, str]:
         "PREFECT_HOME": str(private(home() / "prefect")),
         "PREFECT_API_URL": api_url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Every run's process says so often that it lives; the relay misses three of them.
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     }
 
 

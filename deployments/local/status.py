@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     services = service.known()
-    expected = ("server", "listener", "worker")
+    expected = ("server", "listener", "worker", "relay")
     if not options.quiet:
         for name in expected:
             if found := services.get(name):

@@ -32,6 +32,7 @@ from flows._run.job import Job, Outcome
 from flows._run.keys import program_key
 from flows._run.mask import masker
 from flows._run.process import PROCESS, tail
+from flows._run.procfs import RUN_MARK
 
 TETHER = Path(tether.__file__)
 
@@ -92,7 +93,9 @@ def _job_popen(
             **more,
         )
     if job_script_contents is not None:
-        raise ConfigError("SoftwareRequirement scripts are not supported: use a container")
+        raise ConfigError(
+            "SoftwareRequirement is not supported: take it out, and put the software on PATH"
+        )
     command = config.command(commands, env)
     mask, log = masker(command.secrets.values()), get_run_logger()
     key = program_key()
@@ -136,7 +139,7 @@ class NodeEngine(sandboxjs.NodeJSEngine):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(Command([])) | {"PENSTOCK_RUN": current().root},
+            env=environment(Command([])) | {RUN_MARK: current().root},
         )
 
 

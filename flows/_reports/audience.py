@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
-from prefect.logging.loggers import flow_run_logger
+from prefect.logging.loggers import flow_run_logger, get_logger
 
 import blocks
 from blocks._load import load, saved
@@ -61,7 +61,7 @@ def audience(flow_run_id: UUID) -> Audience:
         names=names(root.labels, root.id, deployment, flow, by),
         hearers={
             key: hearer
-            for key, hearer in _hearers(root).items()
+            for key, hearer in everyone(root).items()
             if hearer.matches(deployment, flow, root.tags)
         },
     )
@@ -74,14 +74,16 @@ def hearer(key: str) -> Hearer:
     return found
 
 
-def _hearers(root: FlowRun) -> dict[str, Hearer]:
+def everyone(about: FlowRun | None = None) -> dict[str, Hearer]:
+    """Every saved endpoint and channel; one that cannot be used is told in the log of a run."""
+    log = flow_run_logger(about) if about else get_logger("penstock")
     found: dict[str, Hearer] = {}
     for slug, kind in _kinds().items():
         for name in saved(kind):
             try:
                 found[f"{slug}/{name}"] = load(kind, name)
             except PenstockError as error:
-                flow_run_logger(root).error("%s %r hears nothing: %s", kind.__name__, name, error)
+                log.error("%s %r hears nothing: %s", kind.__name__, name, error)
     return found
 
 

@@ -98,6 +98,9 @@ class Sender(threading.Thread):
         except Exception as error:
             get_logger("penstock").exception("%s: %s", self._endpoint, delivery.message)
             return self._later(ledger, delivery, error)
+        if self._failures >= DOWN_AFTER:
+            ledger.hurry(self._endpoint)  # it is up again: no lane waits for that any longer
+            self.wake()
         self._failures = 0
         ledger.settle(delivery, "told")
         if delivery.last:

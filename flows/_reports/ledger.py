@@ -154,6 +154,11 @@ class Ledger:
                     self._ask_for_sheet(one.root, now + ROWS_LATE)
                 self._db.execute("DELETE FROM changes WHERE n = ?", [one.change])
 
+    def has(self, base: str) -> bool:
+        """Whether messages of that event are here, told or not."""
+        found = "SELECT 1 FROM messages WHERE id > ? AND id < ?"  # "0" comes next to "/"
+        return self._db.execute(found, [f"{base}/", f"{base}0"]).fetchone() is not None
+
     def message(self, message_id: str) -> Message:
         row = self._db.execute("SELECT body FROM messages WHERE id = ?", [message_id]).fetchone()
         return Message.from_json(row[0])
@@ -202,6 +207,13 @@ class Ledger:
         self._db.execute(
             "UPDATE deliveries SET attempts = attempts + 1, due = ?, why = ? WHERE n = ?",
             [due, why, delivery.n],
+        )
+
+    def hurry(self, endpoint: str) -> None:
+        """Whatever waits at `endpoint` is due now."""
+        self._db.execute(
+            "UPDATE deliveries SET due = 0 WHERE status = 'waiting' AND endpoint = ? AND due > 0",
+            [endpoint],
         )
 
     def replay(self, deliveries: Iterable[Delivery]) -> None:

@@ -26,6 +26,7 @@ from flows._run.process import PROCESS
 from flows._run.progress import Progress, last_percent, run_artifact
 from flows._run.published import settle
 from flows._run.settings import Settings
+from flows._run.storage import need_shared_results
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -122,6 +123,7 @@ def running(parts: int | None = None) -> Iterator[Run]:
     try:
         with ExitStack() as stack:
             if above is None and not dry:
+                need_shared_results(context)
                 stack.enter_context(_outermost(run_id, flow_run.id if flow_run else None))
             stack.callback(settle, run_id)
             stack.callback(PROCESS.stop_all, run_id)

@@ -20,6 +20,8 @@ from blocks.errors import JobFailed
 from flows._run import record as records
 from flows._run.job import Job, Outcome, Record
 from flows._run.procfs import (
+    JOB_MARK,
+    RUN_MARK,
     boot_id,
     descendants,
     in_session,
@@ -80,7 +82,7 @@ class ProcessPlace:
         name, answer = shim.start(
             {
                 "argv": job.argv,
-                "env": {**job.environment, "PENSTOCK_RUN": job.root, "PENSTOCK_JOB": record.mark},
+                "env": {**job.environment, RUN_MARK: job.root, JOB_MARK: record.mark},
                 "cwd": str(job.cwd),
                 "stdin": str(job.stdin) if job.stdin else None,
                 "stdout": str(job.stdout or log),
@@ -239,7 +241,7 @@ def living(record: Record) -> set[int]:
     """Every process of a job that is alive now, seen from any process of this machine."""
     if record.boot != boot_id():
         return set()
-    pids = marked("PENSTOCK_JOB", record.mark)
+    pids = marked(JOB_MARK, record.mark)
     if record.pid and record.start is not None and start_ticks(record.pid) == record.start:
         pids |= {record.pid} | descendants(record.pid) | in_session(record.pid)
     return pids

@@ -5,6 +5,9 @@ Used by the shim, and by a process that knows nothing of a program but its recor
 
 import os
 
+# What every process of a run, and of one program, carries in its environment.
+RUN_MARK, JOB_MARK = "PENSTOCK_RUN", "PENSTOCK_JOB"
+
 
 def start_ticks(pid: int) -> int | None:
     """When `pid` started (clock ticks since boot), which tells it from a later one; None if gone.

@@ -14,9 +14,9 @@ Requests:  {"do": "start", "id", "argv", "env", "cwd", "stdin", "stdout", "stder
 Events:    {"id", "gone_at", "written", "outcome": {"code", "signal", "max_rss", "cpu", "seconds",
             "timed_out", "stopped", "left"}}
 
-Each file of a job has one writer: the engine the record, the shim what it saw, `started.json` and
-`ended.json`. So they are true whoever was killed, and a program that ended while nobody looked has
-its end written down.
+Of a job's files the engine writes the record, the shim what it saw: `started.json`, `ended.json`.
+So they are true whoever was killed, and a program that ended while nobody looked has its end
+written down. Only an end that the shim could not write, or did not live to see, the engine adds.
 """
 
 import ctypes
@@ -35,10 +35,9 @@ from typing import Any
 if not __package__:  # started by path and isolated: so it finds the one module of ours it needs
     sys.path.append(str(Path(__file__).parents[2]))
 
-from flows._run.procfs import descendants, in_session, marked, signal_all, start_ticks
+from flows._run.procfs import JOB_MARK, descendants, in_session, marked, signal_all, start_ticks
 
 PR_SET_CHILD_SUBREAPER = 36
-MARK = "PENSTOCK_JOB"
 STARTED, ENDED = "started.json", "ended.json"
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL unless a request says otherwise
 PRESSED = 10.0  # seconds of SIGKILL after which what is still there is called left
@@ -194,7 +193,7 @@ class Shim:
 
     def _kin(self, program: Program) -> set[int]:
         """Processes of `program` wherever they hang: by its session, or by the mark it gave."""
-        return in_session(program.pid) | marked(MARK, program.mark)
+        return in_session(program.pid) | marked(JOB_MARK, program.mark)
 
     def _terminate(self, program: Program, grace: float | None) -> None:
         if program.kill_at is None:

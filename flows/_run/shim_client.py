@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from blocks.errors import JobFailed
-from flows._run.procfs import start_ticks
+from flows._run.procfs import RUN_MARK, start_ticks
 
 SHIM = Path(__file__).with_name("shim.py")
 
@@ -28,7 +28,7 @@ class ShimClient:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(SHIM), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env={"PENSTOCK_RUN": root, "PATH": os.environ.get("PATH", "")},
+                env={RUN_MARK: root, "PATH": os.environ.get("PATH", "")},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

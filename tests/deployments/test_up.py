@@ -25,7 +25,7 @@ def services(installation):
 
 def test_up_twice_is_harmless(installation):
     before = services(installation)
-    assert set(before) == {"server", "listener", "worker"}
+    assert set(before) == {"server", "listener", "worker", "relay"}
     done = installation.command("up")
     assert done.code == 0, done.err
     assert services(installation) == before
@@ -126,7 +126,11 @@ def test_another_server_can_be_named_and_is_not_stopped(installation, tmp_path):
     assert f"using the server {installation.api_url}" in penstock(
         "up", "--server", installation.api_url
     )
-    assert set(json.loads((tmp_path / "services.json").read_text())) == {"listener", "worker"}
+    assert set(json.loads((tmp_path / "services.json").read_text())) == {
+        "listener",
+        "worker",
+        "relay",
+    }
     assert "stopped the worker" in penstock("down", "--kill")
     assert "nothing of this checkout is up" in penstock("down")
     assert installation.command("status", "--quiet").code == 0
@@ -162,6 +166,14 @@ def test_the_port_of_last_time_is_taken_again_if_it_is_free(tmp_path, monkeypatc
         taken.bind(("127.0.0.1", first))
         taken.listen()
         assert choose_port(None, "server", 1) != first
+
+
+def test_a_port_that_was_asked_for_is_taken_again_the_next_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    assert choose_port(port, "server", 1) == port
+    assert choose_port(None, "server", 1) == port
 
 
 def test_the_server_took_the_settings_we_ship(installation):

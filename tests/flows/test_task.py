@@ -262,7 +262,7 @@ def test_an_async_task_is_awaited_keyed_judged_and_told_like_any_other(api, inst
 
     @job_task(retries=1)
     async def fetch(city):
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # sleep: none, it lets the others run
         seen.append(f"{city} {current_key()}")
         if len(seen) == 1:
             raise ValueError("the first try")

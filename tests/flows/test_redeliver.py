@@ -1,0 +1,171 @@
+"""Who has not heard the end of a run hears it and what led to it, after a lost machine, too."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from prefect import flow
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.states import Completed, Crashed, Running
+
+from blocks import ReportEndpoint
+from blocks._messages import Names
+from blocks.errors import ConfigError
+from flows._reports import again
+from flows._reports.audience import QUIET
+from flows._reports.history import LABEL, end_of, history, unheard
+from flows.redeliver import redeliver
+
+ENDPOINT = "report-endpoint/listener"
+PROGRAM = Path(__file__).parent.parent / "programs" / "lonely.py"
+
+
+@flow
+def nothing(): ...
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """A run that has just ended is looked at, too."""
+    monkeypatch.setattr(again, "SETTLED", timedelta(0))
+
+
+@pytest.fixture
+def deaf(installation):
+    """The relay stands still, as if there were none."""
+    relay = json.loads((installation.home / "services.json").read_text())["relay"]["pid"]
+    os.kill(relay, signal.SIGSTOP)
+    yield
+    os.kill(relay, signal.SIGCONT)
+
+
+@pytest.fixture
+def lost(installation, api, tmp_path):
+    """A run on a machine of which nothing is left: its outbox was never read, and is gone."""
+    home, name = tmp_path / "home", f"lost-{uuid4().hex[:8]}"
+    environment = {
+        **installation.environment,
+        "PENSTOCK_HOME": str(home),
+        "PREFECT_HOME": os.environ["PREFECT_HOME"],
+        "PREFECT_API_URL": installation.api_url,
+    }
+    place = subprocess.run(
+        [sys.executable, "-c", "from flows._reports.outbox import folder; print(folder())"],
+        env=environment, capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    with (Path(place) / "courier.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever wants to start a courier sees that there is one
+        done = subprocess.run([sys.executable, str(PROGRAM), name], env=environment, check=False)
+    assert done.returncode == -9
+    assert list((Path(place) / "outbox").glob("*.jsonl"))
+    shutil.rmtree(home)
+    (run,) = api.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])))
+    return run
+
+
+def told_again(run_id: UUID, **parameters) -> list[dict[str, Any]]:
+    found = redeliver(days=1, **parameters)
+    return [one for one in found["told_again"] if one["run"] == str(run_id)]
+
+
+@pytest.mark.alone(reason="the relay, which is quicker, stands still meanwhile")
+def test_all_that_a_lost_machine_had_to_tell_arrives(
+    deaf, lost, installation, api, eventually, at_once
+):
+    api.set_flow_run_state(lost.id, Crashed(message="its machine is lost"))
+    assert installation.heard(str(lost.id)) == []
+    (told,) = told_again(lost.id)
+    assert told["not_answered_by"] == [ENDPOINT]
+    (end,) = eventually(lambda: installation.told(lost.id, "progress"))
+    assert (end["state"], end["error"]) == ("failed", "its machine is lost")
+    assert installation.words(lost.id) == [
+        ("works", "running"),
+        ("works", "success"),
+        ("fails", "running"),
+        ("fails", "up_for_retry"),
+        ("fails", "failed"),
+    ]
+    eventually(lambda: LABEL + ENDPOINT in api.read_flow_run(lost.id).labels)
+    assert told_again(lost.id) == []
+
+
+def test_the_history_of_a_run_has_the_ids_of_its_hooks(installation, api, eventually):
+    @flow
+    def plain(): ...
+
+    run_id = plain(return_state=True).state_details.flow_run_id
+    (heard,) = eventually(
+        lambda: [h for h in installation.heard(str(run_id)) if h.route == "progress"]
+    )
+    assert [change.base for change in history(api.read_flow_run(run_id))] == [
+        heard.id.removesuffix("/progress")
+    ]
+
+
+def test_who_has_answered_the_very_end_is_not_told_again(installation, api):
+    run = api.create_flow_run(nothing, state=Running())
+    api.set_flow_run_state(run.id, Completed(), force=True)
+    run = api.read_flow_run(run.id)
+    end, names = end_of(run), Names("nothing", str(run.id), str(run.id))
+    hearers = {"a": ReportEndpoint.load("listener"), "b": ReportEndpoint.load("listener")}
+
+    def waiting(**labels):
+        labels = {LABEL + key: value for key, value in labels.items()}
+        return unheard(run.model_copy(update={"labels": labels}), end, names, hearers)
+
+    assert waiting() == ["a", "b"]
+    assert waiting(a=f"told {end.base}/results", b=f"told {uuid4()}/results") == ["b"]
+    assert waiting(a=f"told {end.base}/results", b=f"dead {end.base}/progress") == []
+
+
+@pytest.mark.alone(reason="the relay, which is quicker, stands still meanwhile")
+def test_a_dry_run_only_says_who_would_be_told(deaf, api, at_once, monkeypatch):
+    run = api.create_flow_run(nothing, state=Running())
+    api.set_flow_run_state(run.id, Completed(), force=True)
+    monkeypatch.setattr(again, "put", lambda *changes: pytest.fail("something was put"))
+    (shown,) = told_again(run.id, dry_run=True)
+    assert shown["not_answered_by"] == [ENDPOINT]
+    assert "changes" not in shown
+
+
+def test_a_quiet_run_and_one_that_has_just_ended_are_left(installation, api, monkeypatch):
+    quiet = api.create_flow_run(nothing, state=Running(), tags=[QUIET])
+    fresh = api.create_flow_run(nothing, state=Running())
+    for run in (quiet, fresh):
+        api.set_flow_run_state(run.id, Completed(), force=True)
+    found = redeliver(days=1, dry_run=True)["told_again"]
+    assert not {str(quiet.id), str(fresh.id)} & {one["run"] for one in found}
+    monkeypatch.setattr(again, "SETTLED", timedelta(0))
+    found = redeliver(days=1, dry_run=True)["told_again"]
+    assert str(quiet.id) not in {one["run"] for one in found}
+
+
+def test_what_waits_in_the_ledger_here_is_left_to_the_courier(installation, api, at_once):
+    run = api.create_flow_run(nothing, state=Running())
+    api.set_flow_run_state(run.id, Completed(), force=True)
+    sweep = again.Sweep()
+    sweep._ledger.has = lambda base: True
+    assert run.id not in {found.id for found, _ in sweep.missed(1)}
+
+
+def test_days_that_are_none_are_refused(api):
+    with pytest.raises(ConfigError, match="days is 0"):
+        redeliver(days=0)
+
+
+def test_its_deployment_tells_nobody(installation, api, eventually):
+    done = installation.run("redeliver", {"days": 1})
+    run = api.read_flow_run(UUID(installation.last["flow_run_id"]))
+    assert QUIET in run.tags
+    assert run.state.is_completed(), done.out + done.err
+    assert installation.heard(str(run.id)) == []
+    assert datetime.now(UTC) - run.end_time < timedelta(minutes=5)
