@@ -89,7 +89,7 @@ class Sender(threading.Thread):
             return self._dead(ledger, delivery, "the endpoint was deleted")
         except NotDelivered as error:
             if error.final:
-                self._failures = 0  # it is up, and has understood us
+                self._is_up(ledger)
                 return self._dead(ledger, delivery, str(error))
             return self._later(ledger, delivery, error)
         except PenstockError as error:
@@ -98,14 +98,17 @@ class Sender(threading.Thread):
         except Exception as error:
             get_logger("penstock").exception("%s: %s", self._endpoint, delivery.message)
             return self._later(ledger, delivery, error)
-        if self._failures >= DOWN_AFTER:
-            ledger.hurry(self._endpoint)  # it is up again: no lane waits for that any longer
-            self.wake()
-        self._failures = 0
+        self._is_up(ledger)
         ledger.settle(delivery, "told")
         if delivery.last:
             self._settled()
         return True
+
+    def _is_up(self, ledger: Ledger) -> None:
+        if self._failures >= DOWN_AFTER:
+            ledger.hurry(self._endpoint)  # it is up again: no lane waits for that any longer
+            self.wake()
+        self._failures = 0
 
     def _current(self) -> Hearer:
         if self._hearer is None or time.monotonic() - self._loaded > FRESH:

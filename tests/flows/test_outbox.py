@@ -314,7 +314,7 @@ def test_a_courier_sees_at_its_end_what_came_after_its_last_look(house):
 
 def test_a_courier_that_is_killed_is_followed_by_another_and_nothing_is_lost(house):
     first, second = str(uuid4()), str(uuid4())
-    house.api.answer = lambda _: (503, {"content-length": "0"})
+    house.api.answer = lambda _: (500, {"content-length": "0"})
     house.run(f'put(1, "{first}")')
     house.api.wait()
     killed = house.courier()
@@ -329,7 +329,7 @@ def test_a_courier_that_is_killed_is_followed_by_another_and_nothing_is_lost(hou
 
 def test_a_courier_told_to_end_ends_and_what_it_had_is_kept_for_the_next(house):
     run = str(uuid4())
-    house.api.answer = lambda _: (503, {"content-length": "0"})
+    house.api.answer = lambda _: (500, {"content-length": "0"})
     house.run(f'put(1, "{run}")')
     house.api.wait()
     ended = house.courier()
