@@ -20,7 +20,7 @@ class Post:
 
     @property
     def id(self) -> str:
-        return self.headers["webhook-id"]
+        return self.headers.get("webhook-id", "")
 
 
 class Receiver:
@@ -55,21 +55,20 @@ class Receiver:
             self._server.server_close()
             self._server = None
 
-    def wait(self, until: Callable[[list[str]], Any] = bool, seconds: float = 30) -> list[str]:
-        """The ids that came, as soon as `until` holds for them."""
+    def wait(self, until: Callable[[], Any] | None = None, *, seconds: float = 30) -> None:
+        """Until something came, or as much as `until` says."""
         deadline = time.monotonic() + seconds
         with self._news:
-            while not until(self.ids):
+            while not (until() if until else self.posts):
                 left = deadline - time.monotonic()
-                assert self._news.wait(left), f"not within {seconds} s; there came {self.ids}"
-            return self.ids
+                assert self._news.wait(left), f"not within {seconds} s; there came {self.posts}"
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
+                body = self.rfile.read(int(self.headers["content-length"] or 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 post = Post(self.path, headers, body)
                 answer = receiver.answer(post)

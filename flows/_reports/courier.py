@@ -34,7 +34,7 @@ from flows._reports.ledger import Delivery, Ledger, Made
 from flows._reports.outbox import Bell, call_courier, take
 from flows._run.api import api
 
-IDLE = 30.0  # seconds without anything to do until it ends
+IDLE = float(os.environ.get("PENSTOCK_COURIER_IDLE") or 30)  # seconds of nothing until it ends
 AGAIN = 5.0  # seconds until it asks a server again that did not answer
 LABEL = "penstock.told."  # and the endpoint: a flow-run label with its last acknowledged message
 

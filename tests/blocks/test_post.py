@@ -172,7 +172,7 @@ def test_a_receiver_that_never_accepts_is_left_in_time(poster):
 def test_a_receiver_that_reads_nothing_is_left_in_time(poster):
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://localhost:{deaf.getsockname()[1]}/"
-        with pytest.raises(NotDelivered, match=r"WriteTimeout|ReadTimeout"):
+        with pytest.raises(NotDelivered, match="Timeout"):
             poster.post(url, b"x" * (64 << 20), {}, timeout=0.5, about="abc/status")
 
 
