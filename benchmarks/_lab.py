@@ -27,6 +27,10 @@ def installation(home: Path) -> Iterator[int]:
     """`penstock up` with a home of its own, for this process too; gives the server's port."""
     os.environ["PENSTOCK_HOME"] = str(home)
     port = free_port()
+    # Several installations that start at once must not all find the same port free.
+    for folder in (home, home / "ports"):
+        folder.mkdir(mode=0o700)
+    (home / "ports" / "listener").write_text(str(free_port()))
     penstock = [sys.executable, "-m", "deployments"]
     try:
         subprocess.run([*penstock, "up", "--port", str(port)], check=True, stdout=sys.stderr)

@@ -2,7 +2,7 @@
 
 `scheduled_to_pending`: milliseconds from the trigger of a run until the worker has taken it.
 `pending_to_running`: from there until its flow runs: a new process, imports, the flow's loading.
-`imports`: what a process pays for Prefect and for our jobs of every kind, held against Prefect.
+`imports`: milliseconds of CPU for Prefect and our jobs of every kind, held against Prefect alone.
 
 Ours is a dry run of the deployment `cwl`, the peer a plain `@flow` in the same work pool. The
 installation is one of its own, on a free port and in a temporary folder, and is down afterwards.
@@ -34,12 +34,12 @@ def plain(name: str = "", inputs: dict[str, str] | None = None):
     return {}
 """
 IMPORTS = """
-from time import perf_counter
-began = perf_counter()
+from time import process_time
+began = process_time()
 import prefect.flow_engine
-prefects = perf_counter()
+prefects = process_time()
 import flows.demo
-print((prefects - began) * 1000, (perf_counter() - began) * 1000)
+print((prefects - began) * 1000, (process_time() - began) * 1000)
 """
 
 
@@ -105,7 +105,7 @@ def started(
 
 
 def imports() -> tuple[float, float]:
-    """Milliseconds until Prefect's engine, and then our jobs too, are there in a new Python."""
+    """Milliseconds of CPU until Prefect's engine, and then our jobs too, are in a new Python."""
     done = subprocess.run(
         [sys.executable, "-c", IMPORTS], check=True, capture_output=True, text=True
     )

@@ -18,8 +18,8 @@ from blocks.notebook import NotebookConfig
 from flows import flow_hooks, guard, job_task
 from flows._notebook.execute import PROGRESS, RESULT, check_parameters
 from flows._plan import Plan, show, unmade_folder
-from flows._run.carry import carry, reported, scratch, task_progress
 from flows._run.guard import current
+from flows._run.run_command import reported, run_command, scratch, task_progress
 
 
 @job_task
@@ -43,7 +43,7 @@ def run_notebook(
     executed, report = _made(source, target, html=html)
     with scratch() as folder:
         progress = task_progress(f"cells of {source.name}")
-        carry(
+        run_command(
             settings.command(source, parameters or {}, folder=folder, output=executed, html=report),
             folder=folder,
             name=f"notebook {source.name}",

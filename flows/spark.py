@@ -16,8 +16,8 @@ from blocks.errors import ConfigError
 from blocks.spark import EVENT_LOG, SparkConfig
 from flows import flow_hooks, guard, job_task
 from flows._plan import Plan, show, unmade_folder
-from flows._run.carry import carry, reported, scratch, task_progress
 from flows._run.guard import current
+from flows._run.run_command import reported, run_command, scratch, task_progress
 from flows._spark.events import EventLog
 from flows._spark.java import find_java, spark_home
 
@@ -41,7 +41,7 @@ def submit_spark(
         private(folder / "scratch")
         events = EventLog(private(folder / EVENT_LOG))
         progress = task_progress(f"Spark stages of {Path(app).name}")
-        carry(
+        run_command(
             command,
             folder=folder,
             name=f"Spark application {Path(app).name}",

@@ -137,9 +137,9 @@ class Installation:
             changes = {n for n, _ in ledger.changes(1_000_000)}
             while changes & {n for n, _ in ledger.changes(1_000_000)}:
                 _not_after(deadline, f"{place}: changes wait")
-            of_listener = "WHERE status = 'waiting' AND endpoint = ?"
-            waiting = {one.n for one in ledger.find(of_listener, [LISTENER])}
-            while waiting & {one.n for one in ledger.find(of_listener, [LISTENER])}:
+            where = "WHERE status = 'waiting' AND endpoint = ?"
+            waiting = {one.n for one in ledger.find(where, [LISTENER])}
+            while waiting & {one.n for one in ledger.find(where, [LISTENER])}:
                 _not_after(deadline, f"{place}: the listener has not answered")
             ledger.close()
 

@@ -30,8 +30,9 @@ from flows._reports import sheet
 from flows._reports.audience import Hearer, audience, hearer, root_of
 from flows._reports.build import build
 from flows._reports.deliver import Sender
-from flows._reports.ledger import Delivery, Ledger, Made
+from flows._reports.ledger import Ledger
 from flows._reports.outbox import Bell, call_courier, take
+from flows._reports.rows import Delivery, Made
 from flows._run.api import api
 
 IDLE = float(os.environ.get("PENSTOCK_COURIER_IDLE") or 30)  # seconds of nothing until it ends

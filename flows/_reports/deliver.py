@@ -16,7 +16,8 @@ from prefect.logging import get_logger
 
 from blocks.errors import BlockMissing, ConfigError, NotDelivered, PenstockError
 from flows._reports.audience import Hearer
-from flows._reports.ledger import Delivery, Ledger
+from flows._reports.ledger import Ledger
+from flows._reports.rows import Delivery
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 300.0  # seconds between two attempts of a message
 LONGEST_WISH = 3600.0  # seconds of a Retry-After that are honoured

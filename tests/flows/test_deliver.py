@@ -19,7 +19,8 @@ from blocks._changes import Change
 from blocks._messages import Names, messages
 from blocks.errors import BlockMissing, ConfigError
 from flows._reports.deliver import FIRST_DELAY, LONGEST_DELAY, LONGEST_WISH, Sender, _delay
-from flows._reports.ledger import Delivery, Ledger, Made
+from flows._reports.ledger import Ledger
+from flows._reports.rows import Delivery, Made
 from tests.receiver import Answer, Post, Receiver
 
 AT = "2026-11-21T09:30:00+00:00"

@@ -11,7 +11,8 @@ import pytest
 
 from blocks._changes import Change
 from blocks._messages import Message, Names, messages
-from flows._reports.ledger import KEEP_DEAD, KEEP_TOLD, Delivery, Ledger, Made
+from flows._reports.ledger import KEEP_DEAD, KEEP_TOLD, Ledger
+from flows._reports.rows import Delivery, Made
 
 AT = "2026-11-21T09:30:00+00:00"
 

@@ -232,11 +232,13 @@ print(len(lines), *{line[:1] + line[-1:] for line in lines})
 
 
 FLUSH = """
-from blocks._messages import Names
-from flows._reports.ledger import Ledger
+from blocks._messages import Message, Names
+from flows._reports.ledger import Ledger, Made
 run = "0a6f0000-0000-0000-0000-000000000001"
 place = outbox.folder()
-Ledger(place).know(Names("d", run, root=run), [])
+names = Names("d", run, root=run)
+Ledger(place).know(names, [])
+Ledger(place).resolve([Made(0, run, [Message("m", "status", "running", names)], [], False)])
 with open(place / "courier.lock", "w") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     put(1, run)

@@ -21,9 +21,9 @@ from prefect.client.schemas.filters import (
 
 from blocks._command import Command
 from flows import flow_hooks, guard, job_task
-from flows._run.carry import carry, scratch, task_progress
 from flows._run.guard import current
 from flows._run.published import Published, settle
+from flows._run.run_command import run_command, scratch, task_progress
 
 COUNT = "import time\nfor n in range(30): print(n, flush=True); time.sleep(0.1)"
 
@@ -132,7 +132,7 @@ def test_a_job_goes_on_and_its_log_too_while_the_server_is_away(api, away, monke
 
             with scratch() as folder:
                 command = Command([sys.executable, "-c", COUNT])
-                carry(command, folder=folder, name="count", on_tick=on_tick)
+                run_command(command, folder=folder, name="count", on_tick=on_tick)
 
         @flow(**flow_hooks())
         @guard(parts=1)

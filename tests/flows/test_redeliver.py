@@ -1,4 +1,4 @@
-"""Who has not heard the end of a run hears it and what led to it, after a lost machine, too."""
+"""Whoever has not heard the end of a run hears it and what led to it, also of a lost machine."""
 
 import fcntl
 import json

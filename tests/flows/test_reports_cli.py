@@ -7,8 +7,9 @@ import pytest
 from blocks._changes import Change
 from blocks._messages import Names, messages
 from deployments.cli import main
-from flows._reports.ledger import Ledger, Made
+from flows._reports.ledger import Ledger
 from flows._reports.outbox import API
+from flows._reports.rows import Made
 
 RUN, OTHER = "0a6f0000-0000-0000-0000-000000000001", "0a6f0000-0000-0000-0000-000000000002"
 HERE, THERE = "report-endpoint/here", "slack-channel/there"

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from blocks.errors import ConfigError
-from flows._reports.ledger import Delivery, Ledger
+from flows._reports.ledger import Ledger
 from flows._reports.outbox import folders
+from flows._reports.rows import Delivery
 
 
 def options_of_choice(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Carry one command from start to end: files, start, log, progress, failure, clean-up."""
+"""Run one command to its end: files, start, log, progress, failure, clean-up."""
 
 import json
 import math
@@ -38,7 +38,7 @@ def scratch() -> Iterator[Path]:
 
 
 def reported(path: Path) -> dict[str, Any]:
-    """The JSON object that a program wrote to the file PENSTOCK_RESULT named; {} for none.
+    """The JSON object that a program left in the file `path` as its result; {} for none.
 
     Raises JobFailed when what is there is no JSON object.
     """
@@ -71,7 +71,7 @@ def task_progress(about: str) -> Callable[[float], None]:
     return tell
 
 
-def carry(
+def run_command(
     command: Command,
     *,
     folder: Path,
