@@ -110,7 +110,7 @@ def test_all_five_states_of_tasks_arrive_signed_and_the_runs_end_after_them(ear)
         flaky([])
         failed = broken.submit()
         works.submit(failed).wait()
-        return current().id
+        raise RuntimeError("no fuel")
 
     ear.save()
     with tags(ear.name):
@@ -127,7 +127,7 @@ def test_all_five_states_of_tasks_arrive_signed_and_the_runs_end_after_them(ear)
     run = str(state.state_details.flow_run_id)
     assert {fields["run_id"] for fields in ear.told("status")} == {run}
     end = ear.told("progress")[-1]
-    assert (end["state"], end["run_id"], "never works" in end["error"]) == ("failed", run, True)
+    assert (end["state"], end["run_id"], "no fuel" in end["error"]) == ("failed", run, True)
 
 
 def test_nothing_terminal_is_told_of_a_run_before_its_root_has_ended(ear, api):
