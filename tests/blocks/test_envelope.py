@@ -16,7 +16,7 @@ from tests import schema
 
 AT = "2026-11-21T09:30:00.5+00:00"
 NAMES = Names("flights", "run-7", "7f", "nightly", "flight", "ann")
-OF_TASK = {"task": "count", "task_run": "t1", "attempt": 2}
+OF_TASK: dict[str, Any] = {"task": "count", "task_run": "t1", "attempt": 2}
 
 
 def told(kind: str, name: str = "", run: str = "7f", **more: Any) -> list[Message]:

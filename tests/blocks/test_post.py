@@ -86,8 +86,10 @@ def peer() -> Iterator[Callable[..., Peer]]:
     peers = []
 
     def start(answers: Wire | bytes, tls: ssl.SSLContext | None = None) -> Peer:
-        said = answers if isinstance(answers, bytes) else b""
-        peers.append(Peer((lambda c: c.sendall(said)) if said else answers, tls))
+        def say(connection: socket.socket) -> None:
+            connection.sendall(answers if isinstance(answers, bytes) else b"")
+
+        peers.append(Peer(say if isinstance(answers, bytes) else answers, tls))
         return peers[-1]
 
     yield start

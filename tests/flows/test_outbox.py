@@ -128,16 +128,16 @@ def test_what_was_put_is_there_though_its_writer_is_killed_at_once(house):
 
 
 def test_two_processes_write_side_by_side_and_each_keeps_its_order(house):
-    code = "sys.stdin.readline()\nfor n in range(300): put(n, sys.argv[0])"
+    code = """
+other = os.fork()
+for n in range(300): put(n)
+if other:
+    assert os.waitpid(other, 0)[1] == 0
+else:
+    os._exit(0)
+"""
     with house.without_courier():
-        both = [house.start(code) for _ in range(2)]
-        for writer in both:
-            assert writer.stdin
-            writer.stdin.write("go\n")
-            writer.stdin.flush()
-        for writer in both:
-            assert writer.wait(60) == 0
-            writer.communicate()
+        house.run(code)
         assert [states(changes) for changes in house.written()] == [
             [str(n) for n in range(300)]
         ] * 2
@@ -231,19 +231,54 @@ print(len(lines), *{line[:1] + line[-1:] for line in lines})
     assert found == f"{kept + 1} b'{{}}'"
 
 
+FLUSH = """
+from blocks._messages import Message, Names
+from flows._reports.ledger import Ledger, Made
+run = "0a6f0000-0000-0000-0000-000000000001"
+place = outbox.folder()
+names = Names("d", run, root=run)
+Ledger(place).know(names, [])
+Ledger(place).resolve([Made(0, run, [Message("m", "status", "running", names)], [], False)])
+with open(place / "courier.lock", "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    put(1, run)
+    for seconds in ("1", "0"):
+        os.environ["PENSTOCK_FLUSH"] = seconds
+        began = time.monotonic()
+        outbox.flush(run)
+        print(time.monotonic() - began)
+put(2, run)
+os.environ["PENSTOCK_FLUSH"] = "1000"
+outbox.flush(run)
+print(len(list(outbox.take(place, Ledger(place).offsets()))[0][1]))
+"""
+
+
+def test_where_the_machine_ends_with_the_run_its_last_report_is_waited_for(house):
+    in_vain, not_at_all, left = house.run(FLUSH).split()
+    assert float(in_vain) >= 1  # nobody came for it
+    assert float(not_at_all) < 0.5
+    assert left == "0"
+
+
 # The courier ----------------------------------------------------------------------------------
 
 
 def test_five_processes_at_once_start_one_courier(house):
-    code = "sys.stdin.readline(); put(1, sys.stdin.readline().strip()); print(len(outbox._started))"
     runs = [str(uuid4()) for _ in range(5)]
-    writers = [house.start(code) for _ in runs]
-    for writer, run in zip(writers, runs, strict=True):
-        assert writer.stdin
-        writer.stdin.write(f"go\n{run}\n")
-        writer.stdin.flush()
-    assert sum(int(writer.communicate(timeout=60)[0]) for writer in writers) == 1
-    house.api.wait(lambda: house.asked_for() >= set(runs))
+    code = f"""
+ready, go = os.pipe()
+for run in {runs}:
+    if os.fork() == 0:
+        os.close(go)
+        os.read(ready, 1)  # until all of them are there
+        put(1, run)
+        os._exit(len(outbox._started))
+os.close(go)
+print(sum(os.waitstatus_to_exitcode(os.wait()[1]) for _ in {runs}))
+"""
+    assert house.run(code) == "1\n"
+    house.api.wait(lambda: house.asked_for() >= set(runs), seconds=60)
     mine = [
         p for p in psutil.process_iter(["cmdline"]) if str(house.place) in (p.info["cmdline"] or [])
     ]
@@ -258,7 +293,7 @@ put(1, "{uuid4()}")
 """
     secret = {"PREFECT__FLOW_RUN_ID": "r", "PENSTOCK_RUN": "r", "PENSTOCK_JOB": "j", "MINE": "yes"}
     house.run(code, **secret)
-    house.api.wait()
+    house.api.wait(seconds=60)
     courier = house.courier()
     environment = courier.environ()
     assert environment["MINE"] == "yes"
@@ -287,7 +322,7 @@ put(2, "{second}")
 print(len(outbox._started))
 """
     assert house.run(code, PENSTOCK_COURIER_IDLE="0.2") == "1\n"  # the first was waited for
-    house.api.wait(lambda: house.asked_for() == {first, second})
+    house.api.wait(lambda: house.asked_for() == {first, second}, seconds=60)
     gone(house.courier())
     assert Ledger(house.place).idle
 
@@ -301,7 +336,7 @@ for run in {runs}:
 print(len(outbox._started))
 """
     house.run(code, PENSTOCK_COURIER_IDLE="0")
-    house.api.wait(lambda: house.asked_for() == set(runs))
+    house.api.wait(lambda: house.asked_for() == set(runs), seconds=60)
 
 
 def test_a_courier_sees_at_its_end_what_came_after_its_last_look(house):
@@ -316,14 +351,14 @@ def test_a_courier_that_is_killed_is_followed_by_another_and_nothing_is_lost(hou
     first, second = str(uuid4()), str(uuid4())
     house.api.answer = lambda _: (500, {"content-length": "0"})
     house.run(f'put(1, "{first}")')
-    house.api.wait()
+    house.api.wait(seconds=60)
     killed = house.courier()
     killed.kill()
     gone(killed)
     house.api.answer = lambda _: (404, {"content-length": "0"})
     house.api.posts.clear()
     house.run(f'put(2, "{second}")')
-    house.api.wait(lambda: house.asked_for() == {first, second})
+    house.api.wait(lambda: house.asked_for() == {first, second}, seconds=60)
     assert house.courier() != killed
 
 
@@ -331,7 +366,7 @@ def test_a_courier_told_to_end_ends_and_what_it_had_is_kept_for_the_next(house):
     run = str(uuid4())
     house.api.answer = lambda _: (500, {"content-length": "0"})
     house.run(f'put(1, "{run}")')
-    house.api.wait()
+    house.api.wait(seconds=60)
     ended = house.courier()
     ended.terminate()
     gone(ended)
