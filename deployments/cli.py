@@ -49,7 +49,7 @@ GROUPS = {
         "reports dead": Entry("flows._cli.reports.dead", "what was refused, or not taken in time"),
     },
     "this checkout's installation": {
-        "up": Entry("deployments.local.up", "start server, worker and listener"),
+        "up": Entry("deployments.local.up", "start server, worker, listener and relay"),
         "status": Entry("deployments.local.status", "tell what runs, since when, and where"),
         "down": Entry("deployments.local.down", "stop exactly what `up` or `run` started"),
         "doctor": Entry("deployments.doctor.cli", "look for what is wrong, and say what mends it"),

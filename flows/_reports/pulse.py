@@ -57,11 +57,16 @@ class Pulse:
         self._looked = None
         self._alive.clear()
 
-    def look(self) -> None:
-        """If it is time, listen, and call Crashed what has vanished."""
+    @property
+    def running(self) -> bool:
+        """Whether any run was running at the last look."""
+        return bool(self._alive)
+
+    def look(self) -> bool:
+        """If it is time, listen, and call Crashed what has vanished; whether it was time."""
         now = time.monotonic()
         if self._looked is not None and now - self._looked < EVERY:
-            return
+            return False
         if self._looked is not None and now - self._looked > 3 * EVERY:
             self.forget()  # this process was held up
         self._looked = now
@@ -79,6 +84,7 @@ class Pulse:
             if now - heard >= GONE and (why := self._vanished(run, now - heard)):
                 call_crashed(run, why)
         self._last = {run.id: self._last[run.id] for run in running if run.id in self._last}
+        return True
 
     def _vanished(self, run: FlowRun, silent: float) -> str | None:
         """Why the run is known to have vanished; None when it lives, or nobody can know."""

@@ -30,7 +30,7 @@ from flows._reports import events
 from flows._reports.audience import QUIET, Audience, Hearer, audience, everyone
 from flows._reports.history import history, unheard
 from flows._reports.ledger import Ledger
-from flows._reports.outbox import put
+from flows._reports.outbox import call_courier, put
 from flows._reports.pulse import Pulse
 from flows._run.api import api
 from flows._run.progress import last_percent
@@ -47,6 +47,7 @@ class Relay:
     """Follows one server for one outbox; `look` is one round, `run` goes on until `end`."""
 
     def __init__(self, place: Path) -> None:
+        self._place = place
         self._cursor = place / "relay.json"
         self._ledger = Ledger(place)
         self._pulse = Pulse()
@@ -63,7 +64,8 @@ class Relay:
         while not self._over.is_set():
             try:
                 quiet = 0.0 if self.look() else quiet + IDLE
-                self._pulse.look()
+                if self._pulse.look() and self._pulse.running and _saved_endpoints(_period(FRESH)):
+                    call_courier(self._place)  # its start takes seconds: it is up before it is due
                 if failing:
                     log.info("the server answers again")
                 failing = False
@@ -72,7 +74,8 @@ class Relay:
                 if not failing:
                     log.warning("the server cannot be followed: %r", error)
                 failing = True
-            self._over.wait(BUSY if quiet < LATELY and not failing else IDLE)
+            busy = quiet < LATELY or self._pulse.running
+            self._over.wait(BUSY if busy and not failing else IDLE)
 
     def look(self) -> int:
         """Put what has come since the last look; returns how many events that were.

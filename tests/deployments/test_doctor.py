@@ -9,12 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks import ReportEndpoint, SigningKey
 from deployments.doctor.finding import Finding, guarded, run_all
 from deployments.doctor.machine import DISTRIBUTION, ports
-from deployments.doctor.server import server
+from deployments.doctor.server import RESULT_STORAGE, _results, server
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -71,6 +72,22 @@ def test_settings_that_differ_are_named(installation, api, monkeypatch, tmp_path
     (finding,) = [one for one in server() if one.about == "settings"]
     assert finding.level == "warn"
     assert finding.found == "differ from ours: PREFECT_SERVER_CSRF_PROTECTION_ENABLED"
+
+
+@pytest.mark.alone(reason="the doctor of another test would find fault with the pool")
+def test_a_pool_whose_runs_keep_their_results_to_themselves_is_bad(api):
+    template = {"variables": {"properties": {"env": {"default": {RESULT_STORAGE: "s3/results"}}}}}
+    pools = {"keeps": {}, "shares": template}
+    for name, given in pools.items():
+        api.create_work_pool(WorkPoolCreate(name=name, type="ecs", base_job_template=given))
+    try:
+        (finding,) = _results(api)
+    finally:
+        for name in pools:
+            api.delete_work_pool(name)
+    assert finding.level == "bad"
+    assert "keeps (ecs)" in finding.found
+    assert RESULT_STORAGE in finding.fix
 
 
 def test_each_endpoint_gets_one_signed_test_message(installation):

@@ -1,4 +1,4 @@
-"""Whoever has not heard the end of a run hears it, and what led to it: if a machine is lost, too."""
+"""Whoever has not heard the end of a run hears it and what led to it, also of a lost machine."""
 
 import fcntl
 import json

