@@ -117,7 +117,7 @@ class Relay:
         except (HTTPError, OSError):
             raise  # the server, or the disk: it is the same for all, and passes
         except Exception:
-            # It would fail for ever, and hold up all that came after it; redeliver comes back to it.
+            # It would fail for ever, and hold up all that came after; redeliver comes back to it.
             log.exception("run %s: %s could not be told", change.run, event.event)
 
     def _may_be_heard(self, event: ReceivedEvent) -> bool:

@@ -147,7 +147,7 @@ def test_what_the_tasks_of_a_plain_flow_tell_nobody_is_told(installation, api, e
     def words():
         return {word for _, word in installation.words(run_id)}
 
-    eventually(lambda: {"up_for_retry", "upstream_failed"} <= words())
+    eventually(lambda: {"up_for_retry", "upstream_failed"} <= words(), seconds=60)
     (end,) = eventually(lambda: installation.told(run_id, "progress"))
     assert end["state"] == "success"
 
