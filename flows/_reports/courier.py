@@ -69,7 +69,7 @@ class Courier:
         while not self._over:
             self._take_in()
             if time.monotonic() >= ask_again:
-                answered = self._resolve() and self._tell_prefect()
+                answered = all([self._resolve(), self._tell_prefect()])
                 ask_again = 0.0 if answered else time.monotonic() + AGAIN
             for endpoint in self._ledger.endpoints():
                 self._sender(endpoint).wake()
@@ -109,7 +109,7 @@ class Courier:
     def _resolve(self) -> bool:
         """Make messages of what came; False if something must wait for the API."""
         waiting: set[str] = set()  # runs whose order would suffer if a later change went first
-        while batch := [(n, c) for n, c in self._ledger.changes() if c.run not in waiting]:
+        while batch := self._ledger.changes(but_of=waiting):
             made: list[Made] = []
             for n, change in batch:
                 if change.run in waiting:
