@@ -17,8 +17,8 @@ from flows import flow_hooks, guard, job_task
 from flows._reports import hooks
 from flows._reports.audience import Hearer, audience
 from flows._reports.build import build
-from flows._run.carry import carry, scratch
 from flows._run.keys import current_key
+from flows._run.run_command import run_command, scratch
 
 # With a grandchild, as real programs have.
 PROGRAM = 'sleep "$1" & sleep "$1"; wait; echo "$2" >> "$3"'
@@ -46,7 +46,7 @@ if os.environ.get("PENSTOCK_OUTBOX") == "off":
 def hold(seconds: float, effects: str) -> None:
     with scratch() as folder:
         argv = ["sh", "-c", PROGRAM, "sh", str(seconds), current_key(), effects]
-        carry(Command(argv), folder=folder, name="a program")
+        run_command(Command(argv), folder=folder, name="a program")
 
 
 @flow(**flow_hooks())

@@ -4,11 +4,7 @@
 `place_overhead`: the same through the place `process`, with record, log and exit file.
 """
 
-import argparse
-import json
 import os
-import platform
-import statistics
 import subprocess
 import tempfile
 import time
@@ -16,7 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks._table import options, row, show
+
 PROGRAM = ["true"]
+PEER = "subprocess.run"
 
 
 def milliseconds(run: Callable[[int], object], count: int) -> float:
@@ -25,23 +24,6 @@ def milliseconds(run: Callable[[int], object], count: int) -> float:
     for number in range(count):
         run(number)
     return (time.perf_counter() - began) / count * 1000
-
-
-def row(claim: str, ours: list[float], peer: list[float], goal: float) -> dict[str, Any]:
-    """One row of the table: what we cost more than the peer, held against the goal."""
-    more = [mine - bare for mine, bare in zip(ours, peer, strict=True)]
-    return {
-        "claim": claim,
-        "unit": "ms",
-        "ours": round(statistics.median(ours), 2),
-        "peer": round(statistics.median(peer), 2),
-        "peer_name": "subprocess.run",
-        "ratio": round(statistics.median(ours) / statistics.median(peer), 2),
-        "overhead": round(statistics.median(more), 2),
-        "goal": goal,
-        "met": statistics.median(more) <= goal,
-        "rounds": len(ours),
-    }
 
 
 def measure(rounds: int, count: int) -> list[dict[str, Any]]:
@@ -86,25 +68,16 @@ def measure(rounds: int, count: int) -> list[dict[str, Any]]:
     place.close()
     shims, places, bares = (list(column) for column in zip(*times, strict=True))
     return [
-        row("process_overhead", shims, bares, goal=2.0),
-        row("place_overhead", places, bares, goal=5.0),
+        row("process_overhead", shims, bares, peer_name=PEER, goal=2.0),
+        row("place_overhead", places, bares, peer_name=PEER, goal=5.0),
     ]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few runs, to see that it works")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
+    given = options(__doc__, rounds=9, quick=3)
     with tempfile.TemporaryDirectory() as home:
         os.environ["PENSTOCK_HOME"] = home
-        rows = measure(3 if options.quick else options.rounds, 20 if options.quick else 200)
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
-    for one in rows:
-        print("  ".join(f"{name}={value}" for name, value in one.items()))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
+        show(measure(given.rounds, 20 if given.quick else 200), given.json)
     return 0
 
 

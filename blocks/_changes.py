@@ -96,20 +96,21 @@ class Change:
         return self.task is None and self.word is not None
 
     def as_line(self) -> bytes:
-        return json.dumps(asdict(self), ensure_ascii=False).encode() + b"\n"
+        return json.dumps(asdict(self)).encode() + b"\n"
 
 
 def change(flow_run_id: object, state: StateLike, **more: Any) -> Change:
     """A state of a run; with `task`, `task_run` and `attempt`, of a task in it."""
     kind = str(getattr(state.type, "value", state.type))
     told = state.message or ("cancelled" if kind == "CANCELLING" else state.name) or ""
+    told = told[:ERROR_LENGTH].encode(errors="replace").decode()  # it may quote a file's name
     return Change(
         run=str(flow_run_id),
         state=str(state.id),
         type=kind,
         name=state.name or kind.capitalize(),
         at=state.timestamp.isoformat(),
-        message=told[:ERROR_LENGTH] if kind not in ("COMPLETED", "RUNNING") else "",
+        message=told if kind not in ("COMPLETED", "RUNNING") else "",
         **more,
     )
 

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 from blocks._form import Form
 from blocks.errors import ConfigError
 
+STARS = "********"  # what is shown of a secret, however long it is
+
 
 @dataclass(frozen=True)
 class Command:
@@ -17,7 +19,8 @@ class Command:
     `argv` is passed without a shell. `environment` is set in the clear, `secrets` too but masked in
     logs and never shown; `pass_environment` are names taken from the engine's own environment.
     `files` maps names in the run's private folder to texts, written 0600 before the start;
-    `masked` are values in them that must not be seen in a log.
+    `masked` are values in them that must not be seen in a log, and `shown` is what may be seen of
+    those files that hold such values: a file's own spelling could hide a value from a search.
     """
 
     argv: list[str]
@@ -26,6 +29,7 @@ class Command:
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     files: dict[str, str] = field(default_factory=dict, repr=False)
     masked: list[str] = field(default_factory=list, repr=False)
+    shown: dict[str, str] = field(default_factory=dict)
 
 
 class EnvironmentFields(Form):

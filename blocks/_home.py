@@ -7,7 +7,9 @@ from pathlib import Path
 
 from blocks.errors import ConfigError
 
-ROOM = 100 << 20  # bytes that must be free for a run to begin
+# Bytes that must be free for a run to begin, for server and listener to start (they keep a database
+# and logs), and for `penstock doctor` to be content.
+ROOM, ROOM_TO_START, ROOM_TO_SPARE = 100 << 20, 200 << 20, 1 << 30
 
 
 def place() -> Path:
@@ -25,23 +27,43 @@ def need_room(least: int = ROOM) -> None:
     free = shutil.disk_usage(home()).free
     if free < least:
         raise ConfigError(
-            f"only {free >> 20} MB are free at {home()}, at least {least >> 20} MB are needed: "
-            "make room, or name another place in PENSTOCK_HOME"
+            f"{home()} has {free >> 20} MB of free disk, and Penstock needs {least >> 20} MB: "
+            "make room, or set PENSTOCK_HOME to a folder on another disk"
         )
+
+
+def runs_folder() -> Path:
+    """A folder for each run, by its id."""
+    return private(place() / "runs")
 
 
 def run_folder(run_id: str) -> Path:
     """The records, logs and private files of one run."""
-    return private(private(home() / "runs") / run_id)
+    return private(run_place(run_id))
+
+
+def run_place(run_id: str) -> Path:
+    """Where `run_folder` is or would be: nothing is made."""
+    return place() / "runs" / run_id
 
 
 def output_folder(run_id: str) -> Path:
     """Where a run's results go when its caller named no place."""
-    return private(private(home() / "output") / run_id)
+    return private(output_place(run_id))
+
+
+def output_place(run_id: str) -> Path:
+    """Where `output_folder` is or would be: nothing is made."""
+    return place() / "output" / run_id
+
+
+def reports_file() -> Path:
+    """Where this installation's listener keeps every report that it got."""
+    return private(home() / "listener") / "reports.jsonl"
 
 
 def private(path: Path) -> Path:
-    """Make `path` and what is above it; a folder made here is 0700."""
+    """Make `path` and what is missing above it, each 0700; what is there keeps its mode."""
     if not path.parent.exists():
         private(path.parent)
     path.mkdir(mode=0o700, exist_ok=True)

@@ -42,7 +42,7 @@ def published(where: str, kid: str | None = None) -> tuple[Known, ...]:
     fetched again, at most once in PACE seconds. Raises KeyUnusable when there is no usable one.
     """
     if "://" in where:
-        return _remote(where).keys(kid)
+        return remote(where).keys(kid)
     return _parsed(text_of(where, None, None), where)
 
 
@@ -106,7 +106,7 @@ class Remote:
         return body.decode()
 
 
-_remote = lru_cache(maxsize=32)(Remote)
+remote = lru_cache(maxsize=32)(Remote)
 
 
 @lru_cache(maxsize=32)

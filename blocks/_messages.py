@@ -77,7 +77,7 @@ class Message:
         return {"state": self.state, **ids, "progress": self.progress, "error": self.error}
 
     def as_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Message":
@@ -162,8 +162,27 @@ def _of_run(change: Change, of_root: bool) -> Iterator[tuple[Route, dict[str, An
 
 
 def plain(results: Any) -> Any:
-    """A run's result as JSON (RFC 8259) has it: no NaN, and text for what it does not know."""
-    return to_jsonable_python(results, inf_nan_mode="null", fallback=str)
+    """A run's result as JSON (RFC 8259) has it: no NaN, text for what it does not know, and `?`
+    for what is no Unicode, as a file's name may be.
+    """
+    try:
+        made = to_jsonable_python(results, inf_nan_mode="null", fallback=str)
+        json.dumps(made, ensure_ascii=False).encode()
+    except UnicodeError:
+        made = to_jsonable_python(_unicode(results), inf_nan_mode="null", fallback=str)
+    return made
+
+
+def _unicode(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, Mapping):
+        return {_unicode(key): _unicode(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_unicode(one) for one in value]
+    return value
 
 
 def decode(

@@ -35,7 +35,10 @@ class Poster:
             context.load_verify_locations(verify)
         self._network = _Network()
         self._pool = httpcore.ConnectionPool(
-            ssl_context=context, keepalive_expiry=30, network_backend=self._network
+            ssl_context=context,
+            max_connections=None,  # each thread has one: none waits until another's is free
+            keepalive_expiry=30,
+            network_backend=self._network,
         )
 
     def post(
@@ -47,11 +50,10 @@ class Poster:
         """
         try:
             target, own = _target(url)
+            given = [(name.encode("ascii"), v.encode("ascii")) for name, v in headers.items()]
             with (
                 self._network.until(time.monotonic() + timeout),
-                self._pool.stream(
-                    "POST", target, headers=[*own, *headers.items()], content=body
-                ) as answer,
+                self._pool.stream("POST", target, headers=[*own, *given], content=body) as answer,
             ):
                 _read(answer)
         except (
@@ -125,7 +127,7 @@ class _Stream(httpcore.NetworkStream):
 
 
 @lru_cache(maxsize=64)
-def _target(url: str) -> tuple[httpcore.URL, tuple[tuple[str, str], ...]]:
+def _target(url: str) -> tuple[httpcore.URL, tuple[tuple[bytes, bytes], ...]]:
     """Where a post goes, and the header that a user in the URL asks for."""
     parsed = httpx.URL(url)
     target = httpcore.URL(
@@ -133,8 +135,8 @@ def _target(url: str) -> tuple[httpcore.URL, tuple[tuple[str, str], ...]]:
     )
     if not parsed.userinfo:
         return target, ()
-    user = b64encode(f"{parsed.username}:{parsed.password}".encode()).decode()
-    return target, (("authorization", f"Basic {user}"),)
+    user = b64encode(f"{parsed.username}:{parsed.password}".encode())
+    return target, ((b"authorization", b"Basic " + user),)
 
 
 def _read(answer: httpcore.Response) -> None:

@@ -16,6 +16,7 @@ from blocks._form import Form
 from blocks._match import Match
 from blocks._messages import SEED_ROUTES, Message
 from blocks._post import Poster
+from blocks._token import signed_headers
 from blocks.errors import ConfigError
 from blocks.signing import SigningKey
 
@@ -69,7 +70,9 @@ class ReportEndpoint(Form, Match, Block):
         default=False, description="Send in the clear on purpose. Never a fallback."
     )
     audience: str | None = Field(
-        default=None, description="Whom a v1 token is made for (its aud); the URL if empty."
+        default=None,
+        description="Whom a v1 token is made for (its aud); the URL if empty.",
+        examples=["reports.example.org"],
     )
     timeout: float = Field(
         default=10.0, gt=0, le=120, description="Seconds for one post, from first byte to last."
@@ -114,8 +117,9 @@ class ReportEndpoint(Form, Match, Block):
     def send(self, message: Message, attempt: int = 1) -> None:
         """Sign and post one message; signed now, whenever it was made.
 
-        Raises KeyUnusable before anything is sent when the key cannot sign, and NotDelivered when
-        the answer is not 2xx or does not come in time. Redirects count as refused.
+        Raises KeyUnusable or ConfigError before anything is sent when the key cannot sign or the
+        certificates cannot be read, and NotDelivered when the answer is not 2xx or does not come in
+        time. Redirects count as refused.
         """
         body, headers = self.request(message, attempt)
         address = self.address("events" if self.format == "v1" else message.route)
@@ -129,8 +133,6 @@ class ReportEndpoint(Form, Match, Block):
             body = _json(envelope(message, max_result=self.max_body))
             headers = {"webhook-id": message.id, "webhook-timestamp": str(int(time.time()))}
             if self.signing_key:
-                from blocks._token import signed_headers
-
                 headers = signed_headers(
                     self.signing_key,
                     body,
@@ -142,24 +144,21 @@ class ReportEndpoint(Form, Match, Block):
             fields = self._seed(message)
             body = _json({"payload": self.signing_key.sign(fields) if self.signing_key else fields})
             headers = {"webhook-id": message.id, "webhook-timestamp": str(int(time.time()))}
-        return body, {
-            **self._extra_headers(),
-            "content-type": "application/json",
-            "webhook-attempt": str(attempt),
-            **headers,
-        }
+        own = {"content-type": "application/json", "webhook-attempt": str(attempt), **headers}
+        extra = {name: value for name, value in self._extra_headers() if name.lower() not in own}
+        return body, {**extra, **own}
 
     def _seed(self, message: Message) -> dict[str, Any]:
         fields = message.payload
         if reference := refer(message, self.max_body):
             return {**fields, "results": reference.model_dump()}
-        if self.title_key != "state":
+        if self.title_key != "state" and "state" in fields:
             fields = {self.title_key: fields.pop("state"), **fields}
         return fields
 
-    def _extra_headers(self) -> dict[str, str]:
+    def _extra_headers(self) -> list[tuple[str, str]]:
         secret: dict[str, Any] = self.headers.get_secret_value() if self.headers else {}
-        return {str(name): str(value) for name, value in secret.items()}
+        return [(str(name), str(value)) for name, value in secret.items()]
 
 
 def _json(document: Any) -> bytes:
@@ -169,4 +168,7 @@ def _json(document: Any) -> bytes:
 @cache
 def _poster(_pid: int, ca_file: str | None) -> Poster:
     """One for each process: a client costs tens of milliseconds, a connection a round trip."""
-    return Poster(ca_file or True)
+    try:
+        return Poster(ca_file or True)
+    except OSError as error:  # one of ssl's, too
+        raise ConfigError(f"ca_file {ca_file} holds no certificates: {error.strerror}") from None

@@ -92,6 +92,11 @@ class MailChannel(Channel, Block):
             raise ConfigError("a password is never sent in the clear: use security starttls or tls")
         return self
 
+    @property
+    def where(self) -> str:
+        """For people: where its mails go."""
+        return f"{', '.join(self.recipients)} by {self.host}:{self.port}"
+
     def mail(self, message: Message) -> EmailMessage:
         """What is sent of `message`: the same at every attempt, so that repeats can be told.
 

@@ -1,13 +1,13 @@
 """Keys that sign reports, and keys that check them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jwt
 from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl, SecretStr, model_validator
 
-from blocks import _keys
+from blocks import _jwks, _keys
 from blocks._form import Form
 from blocks._keys import Algorithm, KeySet, Known
 from blocks.errors import ConfigError
@@ -177,6 +177,14 @@ class VerifyKey(Form, Block):
     def opened(self, token: str) -> tuple[dict[str, Any], bytes]:
         """The header of `token` and the bytes that were signed, unread; raises like `verify`."""
         return self.key_set().opened(token)
+
+
+def jwks(keys: Iterable[SigningKey]) -> dict[str, Any]:
+    """A JWKS document of the public parts of `keys`; a key without a key_id is named by its hash.
+
+    Raises ConfigError for HS256, whose only part is secret.
+    """
+    return _jwks.document(key.public() for key in keys)
 
 
 def _exactly_one(kind: str, **sources: object) -> None:

@@ -66,6 +66,14 @@ class SlackChannel(Channel, Block):
             raise ConfigError("api_url must be http:// or https://, a host, and hold no password")
         return self
 
+    @property
+    def where(self) -> str:
+        """For people: where its notes go; nothing of a webhook but its host."""
+        if self.token and self.channel:
+            return f"{self.channel} at {self.api_url}"
+        url = _web_address(self.webhook.get_secret_value().strip() if self.webhook else "")
+        return f"a webhook at {url.host}" if url else "a webhook that is no URL"
+
     def send(self, message: Message, attempt: int = 1) -> None:
         """Post a note of one message.
 

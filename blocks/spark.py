@@ -8,7 +8,7 @@ from prefect.blocks.core import Block
 from prefect.blocks.fields import SecretDict
 from pydantic import Field, HttpUrl
 
-from blocks._command import Command, EnvironmentFields
+from blocks._command import STARS, Command, EnvironmentFields
 from blocks._properties import joined, properties_text, spelled
 from blocks.errors import ConfigError
 
@@ -158,7 +158,7 @@ class SparkConfig(EnvironmentFields, Block):
         self._check()
         if app.startswith("-"):
             raise ConfigError(f"app {app!r} would be read as an option: write ./{app}")
-        secret = self._secret_conf()
+        open_to_all, secret = self._properties(folder), self._secret_conf()
         argv = [f"{spark_home}/bin/spark-submit", "--properties-file", str(folder / PROPERTIES)]
         if self.main_class:
             argv += ["--class", self.main_class]
@@ -178,7 +178,8 @@ class SparkConfig(EnvironmentFields, Block):
             pass_environment=self.pass_environment,
             secrets=self.environment_secrets(),
             masked=list(secret.values()),
-            files={PROPERTIES: properties_text({**self._properties(folder), **secret})},
+            files={PROPERTIES: properties_text({**open_to_all, **secret})},
+            shown={PROPERTIES: properties_text({**open_to_all, **dict.fromkeys(secret, STARS)})},
         )
 
     def _local(self) -> bool:
@@ -230,17 +231,23 @@ class SparkConfig(EnvironmentFields, Block):
             "spark.archives": joined("archives", self.archives),
             "spark.jars.packages": joined("packages", self.packages),
             "spark.jars.repositories": joined("repositories", self.repositories),
+            "spark.ui.showConsoleProgress": "false",
+            **(self._beside(folder) if self.deploy_mode == "client" else {}),
+            **(_LOOPBACK if self._local() else {}),
+            **{name: spelled(value) for name, value in self.conf.items()},
+        }
+        return {name: str(value) for name, value in properties.items() if value is not None}
+
+    def _beside(self, folder: Path) -> dict[str, str]:
+        """What a driver on this machine writes to our folder, which one in the cluster lacks."""
+        return {
             # The event log is how a run's progress is followed, with or without a UI.
             "spark.eventLog.enabled": "true",
             "spark.eventLog.dir": (folder / EVENT_LOG).as_uri(),
             "spark.eventLog.rolling.enabled": "false",
             "spark.eventLog.compress": "false",
-            "spark.ui.showConsoleProgress": "false",
             "spark.local.dir": str(folder / "scratch"),
-            **(_LOOPBACK if self._local() else {}),
-            **{name: spelled(value) for name, value in self.conf.items()},
         }
-        return {name: str(value) for name, value in properties.items() if value is not None}
 
     def _secret_conf(self) -> dict[str, str]:
         secret: dict[str, Any] = self.secret_conf.get_secret_value() if self.secret_conf else {}

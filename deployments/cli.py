@@ -4,6 +4,8 @@ penstock run demo ──► COMMANDS["run"] ──► deployments.local.run: arg
 """
 
 import argparse
+import errno
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -18,12 +20,16 @@ from blocks.errors import ConfigError, PenstockError
 DESCRIPTION = "Spark, notebooks and CWL workflows as Prefect tasks, with signed reports."
 EXIT_CODES = "exit codes: 0 done, 1 it did not succeed, 2 wrong usage or settings, 130 Ctrl-C"
 
+# What the system says where nothing can be written.
+_NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
 
 class Entry(NamedTuple):
     """One row of the table."""
 
     module: str
     line: str  # what it does, as the overview has it
+    here: bool = False  # whether the server it asks is the one that this checkout's services use
 
 
 class Command(Protocol):
@@ -39,8 +45,8 @@ class Command(Protocol):
 GROUPS = {
     "runs": {
         "run": Entry("deployments.local.run", "run a deployment, follow it, check every report"),
-        "stop": Entry("flows._cli.stop", "end a run, also one whose process is gone"),
-        "sweep": Entry("flows._cli.sweep", "end what lost runs of this machine left"),
+        "stop": Entry("flows._cli.stop", "end a run, also one whose process is gone", here=True),
+        "sweep": Entry("flows._cli.sweep", "end what lost runs of this machine left", here=True),
     },
     "reports of this machine": {
         "reports list": Entry("flows._cli.reports.list", "what was told to whom, and what waits"),
@@ -58,6 +64,9 @@ GROUPS = {
         "seed": Entry("deployments.seed", "register block types and save sample blocks"),
         "relay": Entry("flows._cli.relay", "tell what no hook sees, until it is ended"),
         "listen": Entry("deployments.listener.cli", "receive reports and check their signatures"),
+    },
+    "keys": {
+        "keys jwks": Entry("blocks._cli.keys", "print the public parts of keys as a JWKS"),
     },
     "stand-ins for outside systems": {
         "fake slack": Entry("deployments.fakes.slack", "take notes as Slack does, and show them"),
@@ -107,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in (typed, first):
         if name in COMMANDS:
             options = parser_for(name).parse_args(words[name.count(" ") + 1 :])
-            return _guarded(command(name).main, options)
+            return _guarded(functools.partial(_run, name), options)
     if not typed or any(name.startswith(f"{typed} ") for name in COMMANDS):
         print(overview(typed))
         return 0 if set(words) <= {typed, "-h", "--help"} else 2
@@ -117,6 +126,14 @@ def main(argv: list[str] | None = None) -> int:
     return 2
 
 
+def _run(name: str, options: argparse.Namespace) -> int:
+    if COMMANDS[name].here:
+        from deployments.local.service import adopt_installation
+
+        adopt_installation()
+    return command(name).main(options)
+
+
 def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """The exit code; what goes wrong in the world outside becomes one clear message."""
     try:
@@ -124,13 +141,21 @@ def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespa
         sys.stdout.flush()  # here, where a full disk and a reader that went away are met
         return code
     except BrokenPipeError:
-        # Who read our output has gone (`| head`): nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()  # who read our output has gone (`| head`)
         return 1
     except (Exception, KeyboardInterrupt) as error:
         code, said = _explained(error)
         print(f"penstock: {said}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _write_no_more()
         return code
+
+
+def _write_no_more() -> None:
+    """Nothing at exit either: Python would complain, and change the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explained(error: BaseException) -> tuple[int, str]:
@@ -144,11 +169,14 @@ def _explained(error: BaseException) -> tuple[int, str]:
             return 1, str(error)
         case KeyboardInterrupt():
             return 130, "interrupted"
-        case OSError():
+        case OSError() if error.errno in _NO_PLACE:
             # A full disk gives no name when it is met in the middle of a file.
             where = error.filename or f"a file, most likely in {home()}"
             fix = "make room there or allow it, or set PENSTOCK_HOME to another folder"
-            return 1, f"{where}: {error.strerror or error}; {fix}"
+            return 1, f"{where}: {error.strerror}; {fix}"
+        case OSError():
+            where = f"{error.filename}: " if error.filename else ""
+            return 1, f"{where}{error.strerror or error}"
         case HTTPError():
             # Never its text, which holds the address and what may stand in it.
             status = f" {error.response.status_code}" if isinstance(error, HTTPStatusError) else ""

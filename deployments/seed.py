@@ -3,11 +3,12 @@
 import argparse
 import os
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from blocks._home import home, private, write_private
-from blocks.errors import ConfigError
+from blocks.errors import ConfigError, PenstockError
 
 SAMPLES = Path(__file__).with_name("blocks.example.toml")
 
@@ -34,9 +35,11 @@ def main(options: argparse.Namespace) -> int:
 def seed(listener: str, *, file: Path = SAMPLES) -> list[str]:
     """Register every block type, save the missing blocks of `file`; return what was saved.
 
-    A signing key pair is made on first use, so that the sample endpoint can sign.
+    A signing key pair is made on first use, so that the sample endpoint can sign. Raises
+    ConfigError that names the file, the block and the field for what cannot be a block.
     """
     from prefect.blocks.core import Block
+    from pydantic import ValidationError
 
     import blocks
 
@@ -45,23 +48,42 @@ def seed(listener: str, *, file: Path = SAMPLES) -> list[str]:
         kind: type[Block] = getattr(blocks, name)
         kind.register_type_and_schema(_sync=True)  # type: ignore[call-arg]  # undocumented
         kinds[kind.get_block_type_slug()] = kind
-    keys = key_pair()
-    with file.open("rb") as text:
-        wanted: dict[str, dict[str, dict[str, Any]]] = tomllib.load(text)
+    places = {"keys": str(key_pair()), "listener": listener}
     saved = []
-    for slug, documents in wanted.items():
-        if slug not in kinds:
-            raise ConfigError(f"{file.name}: no block type {slug!r}; known: {', '.join(kinds)}")
-        for name, values in documents.items():
-            if _exists(kinds[slug], name):
-                continue
-            filled = {
-                key: _filled(value, {"keys": str(keys), "listener": listener}, kinds)
-                for key, value in values.items()
-            }
+    for slug, name, values in _wanted(file, kinds):
+        if _exists(kinds[slug], name):
+            continue
+        try:
+            filled = {key: _filled(value, places, kinds) for key, value in values.items()}
             kinds[slug](**filled).save(name, _sync=True)  # type: ignore[call-arg]  # undocumented
-            saved.append(f"{slug}/{name}")
+        except ValidationError as error:
+            fields = "; ".join(
+                f"{'.'.join(map(str, one['loc'])) or 'the block'}: {one['msg']}"
+                for one in error.errors(include_input=False)  # it may be a secret
+            )
+            raise ConfigError(f"{file}, [{slug}.{name}]: {fields}") from None
+        except (PenstockError, ValueError) as error:
+            raise ConfigError(f"{file}, [{slug}.{name}]: {error}") from None
+        saved.append(f"{slug}/{name}")
     return saved
+
+
+def _wanted(file: Path, kinds: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Each block of the file: its type, its name, its fields."""
+    try:
+        with file.open("rb") as text:
+            found = tomllib.load(text)
+    except OSError as error:
+        raise ConfigError(f"--file {file} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--file {file} is no TOML: {error}") from None
+    for slug, documents in found.items():
+        if slug not in kinds:
+            raise ConfigError(f"{file}: no block type {slug!r}; known: {', '.join(kinds)}")
+        for name, values in documents.items() if isinstance(documents, dict) else [("?", None)]:
+            if not isinstance(values, dict):
+                raise ConfigError(f"{file}: {slug} needs a name for its block: [{slug}.NAME]")
+            yield slug, name, values
 
 
 def key_pair() -> Path:
@@ -99,6 +121,8 @@ def _filled(value: Any, places: dict[str, str], kinds: dict[str, Any]) -> Any:
         from blocks._load import load
 
         slug, _, name = value[1:].partition("/")
+        if slug not in kinds:
+            raise ConfigError(f"{value!r} names no block type; known: {', '.join(kinds)}")
         return load(kinds[slug], name)
     for place, text in places.items():
         value = value.replace("{" + place + "}", text)

@@ -15,7 +15,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from blocks._command import Command
-from blocks._home import place
+from blocks._home import run_place
 from flows._reports.audience import audience
 from flows._run.environment import environment
 from flows._run.guard import current
@@ -34,20 +34,21 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON, secrets masked."""
         mask = masker([*self.command.secrets.values(), *self.command.masked])
+        files = {**self.command.files, **self.command.shown}
         names = environment(self.command) if self.variables is None else self.variables
         return {
             "task": self.task,
             "argv": [mask(word) for word in self.command.argv],
             "folder": str(Path.cwd()),
             "environment": sorted(names),
-            "files": {name: mask(text) for name, text in self.command.files.items()},
+            "files": {name: mask(text) for name, text in files.items()},
             "notes": self.notes,
         }
 
 
 def unmade_folder() -> Path:
     """Where the private folder of a job would be: a path alone, nothing is made."""
-    return place() / "runs" / current().root / "job"
+    return run_place(current().root) / "job"
 
 
 def show(*plans: Plan) -> dict[str, Any]:

@@ -7,7 +7,9 @@ submit ──► key ──► hooks: running, completed, failed
 """
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
 from prefect import Task
@@ -19,7 +21,7 @@ from blocks.errors import ConfigError
 from flows._reports import hooks
 from flows._run import record
 from flows._run.guard import current
-from flows._run.keys import current_key, keyed, make_key
+from flows._run.keys import attempt, current_key, keyed, make_key
 
 F = TypeVar("F", bound=Callable[..., Any])
 KeyFunction = Callable[..., str]
@@ -50,8 +52,16 @@ class JobTask(Task[..., Any]):
         return changed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with keyed(self._key(args, kwargs)):
+        key = self._key(args, kwargs)
+        if self.isasync:
+            return self._awaited(key, args, kwargs)
+        with keyed(key):
             return super().__call__(*args, **kwargs)
+
+    async def _awaited(self, key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The key was taken when the task was called; it holds while it is awaited."""
+        with keyed(key):
+            return await super().__call__(*args, **kwargs)
 
     def submit(  # type: ignore[override]  # Prefect's has eight overloads
         self, *args: Any, **kwargs: Any
@@ -85,6 +95,8 @@ def job_task(
 def job_task(function: Any = None, *, key: KeyFunction | None = None, **options: Any) -> Any:
     """Like Prefect's `@task`, with its options; for use inside a flow that has `@guard`.
 
+    The function may be async. Raises ConfigError for a generator, whose end nobody could judge.
+
     `key` is a function of the task's arguments that names this piece of work within the run;
     without it the order of submission does. A finished task of a retried run is not run again.
     """
@@ -105,25 +117,41 @@ def _equipped(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _judged(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Around the body: say how it ended before Prefect does, and judge what was started."""
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise ConfigError(f"{fn.__name__} is a generator: a job_task must return its result")
+    if inspect.iscoroutinefunction(fn):
+
+        @functools.wraps(fn)
+        async def body_async(*args: Any, **kwargs: Any) -> Any:
+            with _judging():
+                return await fn(*args, **kwargs)
+
+        return body_async
 
     @functools.wraps(fn)
     def body(*args: Any, **kwargs: Any) -> Any:
-        run, key = current(), current_key()
+        with _judging():
+            return fn(*args, **kwargs)
+
+    return body
+
+
+@contextmanager
+def _judging() -> Iterator[None]:
+    """Around the body: say how it ended before Prefect does, and judge what was started."""
+    run, key = current(), current_key()
+    with attempt() as programs:
         try:
-            result = fn(*args, **kwargs)
+            yield
         except Exception:
-            record.judge(run.root, key, "failed")
+            record.judge(run.root, programs, "failed")
             raise
         except BaseException:
             if context := TaskRunContext.get():
                 hooks.on_crash(context.task_run)
             raise
-        record.judge(run.root, key, "done")
-        run.progress.set(key, 1.0)
-        return result
-
-    return body
+        record.judge(run.root, programs, "done")
+    run.progress.set(key, 1.0)
 
 
 def _observed(theirs: Callable[..., bool] | None) -> Callable[..., bool]:

@@ -14,7 +14,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from blocks._home import output_folder as default_folder
+from blocks._home import output_folder as made_folder
 from blocks._home import private, run_folder
 from blocks.cwl import CwlConfig
 from blocks.errors import ConfigError, JobFailed
@@ -57,7 +57,7 @@ def plan_cwl(workflow: str, inputs: dict[str, Any], config: str) -> list[Plan]:
 
 
 def run_cwl(
-    workflow: str, inputs: dict[str, Any], output: str | None, config: CwlConfig
+    workflow: str, inputs: dict[str, Any], output_folder: str | None, config: CwlConfig
 ) -> dict[str, Any]:
     """Walk the document inside the current run; return its output object.
 
@@ -76,32 +76,42 @@ def run_cwl(
     from flows._cwl.walk import Walker
 
     run = current()
+    walk = run.next_index("run_cwl")
     failures: list[JobFailed] = []
 
+    def named(label: str) -> str:
+        # Another document of this run may have a step of that name; CWL allows no # in one.
+        return f"{label}#{walk + 1}" if walk else label
+
     def run_job(label: str, job: Any, context: Any) -> tuple[dict[str, Any], str]:
-        _jobs[label] = (job, context)
+        name = named(label)
+        _jobs[run.id, name] = (job, context)
         try:
-            done = cwl_step.with_options(task_run_name=_literal(label))(label)
+            done = cwl_step.with_options(task_run_name=_literal(name))(name)
         except JobFailed as error:
             failures.append(error)
             return {}, "permanentFail"
         finally:
-            del _jobs[label]
+            del _jobs[run.id, name]
         return done["outputs"], "success"
+
+    def skipped(label: str) -> None:
+        name = named(label)
+        cwl_skipped.with_options(task_run_name=_literal(name))(name)
 
     walker = Walker(
         run_job,
         parallel=config.parallel,
-        on_plan=run.progress.plan,
-        on_share=run.progress.set,
-        on_skipped=lambda label: cwl_skipped.with_options(task_run_name=_literal(label))(label),
+        on_plan=lambda steps: run.progress.plan(map(named, steps)),
+        on_share=lambda step, share: run.progress.set(named(step), share),
+        on_skipped=skipped,
         abort=lambda: PROCESS.stop_all(run.id),
     )
     with through_the_kernel(config), cwltool_log() as complaints:
         process = load(workflow)
         order = job_order(process, inputs, base=Path.cwd())
-        target = private(Path(output).resolve() if output else default_folder(run.root))
-        work = private(run_folder(run.root) / f"cwl-{run.id[:8]}")
+        target = private(Path(output_folder).resolve() if output_folder else made_folder(run.root))
+        work = private(run_folder(run.root) / f"cwl-{run.id[:8]}-{walk}")
         try:
             outputs, status = walker.execute(
                 process, order, runtime_context(work, target, on_error=config.on_error)
@@ -129,8 +139,9 @@ def _literal(label: str) -> str:
     return label.replace("{", "{{").replace("}", "}}")
 
 
-# Jobs in flight, by label: a Prefect parameter is hashed and shown, so a task gets only the label.
-_jobs: dict[str, Any] = {}
+# Jobs in flight, by run and label: a Prefect parameter is hashed and shown, so a task gets only the
+# label.
+_jobs: dict[tuple[str, str], Any] = {}
 
 
 @job_task(key=lambda label: label)
@@ -138,7 +149,7 @@ def cwl_step(label: str) -> dict[str, Any]:
     """Run the one job that `label` names; return its outputs. Raises JobFailed."""
     from flows._cwl.programs import how_it_ended
 
-    job, context = _jobs[label]
+    job, context = _jobs[current().id, label]
     ended: list[tuple[dict[str, Any] | None, str]] = []
     job.output_callback = lambda outputs, status: ended.append((outputs, status))
     job.run(context)

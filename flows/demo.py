@@ -10,7 +10,7 @@ from typing import Any
 from prefect import flow
 
 from blocks import CwlConfig, NotebookConfig, SparkConfig
-from blocks._home import place, private
+from blocks._home import output_place, private
 from flows import flow_hooks, guard
 from flows._plan import show
 from flows._run.guard import current
@@ -43,7 +43,7 @@ def demo(
     """
     for kind, name in ((SparkConfig, spark), (NotebookConfig, notebook), (CwlConfig, cwl)):
         current().settings.get(kind, name)  # what is missing is told before anything is started
-    folder = Path(output_folder).resolve() if output_folder else place() / "output" / current().root
+    folder = Path(output_folder).resolve() if output_folder else output_place(current().root)
     tables = folder / "tables"
     delays = str(FLIGHTS / "delays.py"), [str(tables)], spark
     report = str(FLIGHTS / "report.ipynb"), {"tables": str(tables), "top": top}
@@ -51,11 +51,11 @@ def demo(
     if dry_run:
         return show(
             plan_spark(*delays),
-            plan_notebook(*report, output=str(folder), config=notebook),
+            plan_notebook(*report, output_folder=str(folder), config=notebook),
             *plan_cwl(pack, {"files": []}, cwl),
         )
     private(folder)
     submit_spark(*delays)
-    run_notebook(*report, output=str(folder), config=notebook)
+    run_notebook(*report, output_folder=str(folder), config=notebook)
     files = [{"class": "File", "path": str(path)} for path in sorted(tables.rglob("*.parquet"))]
     return cwl_job(pack, {"files": files}, output_folder=str(folder / "results"), config=cwl)

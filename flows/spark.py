@@ -1,7 +1,7 @@
 """Run a Spark application with spark-submit.
 
-SparkConfig.command() ──► submit_spark ──► spark_job
-   (blocks/spark)            (task)          (flow)
+spark_job ──► submit_spark ──► SparkConfig.command() ──► run_command
+  (flow)         (task)           (blocks/spark)          spark-submit
 """
 
 import sys
@@ -16,8 +16,8 @@ from blocks.errors import ConfigError
 from blocks.spark import EVENT_LOG, SparkConfig
 from flows import flow_hooks, guard, job_task
 from flows._plan import Plan, show, unmade_folder
-from flows._run.carry import carry, reported, scratch, task_progress
 from flows._run.guard import current
+from flows._run.run_command import reported, run_command, scratch, task_progress
 from flows._spark.events import EventLog
 from flows._spark.java import find_java, spark_home
 
@@ -41,7 +41,7 @@ def submit_spark(
         private(folder / "scratch")
         events = EventLog(private(folder / EVENT_LOG))
         progress = task_progress(f"Spark stages of {Path(app).name}")
-        carry(
+        run_command(
             command,
             folder=folder,
             name=f"Spark application {Path(app).name}",

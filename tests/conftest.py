@@ -11,17 +11,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import psutil
 import pytest
 
 from deployments.listener.store import Heard, Store
+from flows._reports.ledger import Ledger
 
 CHECKOUT = Path(__file__).parent.parent
+LISTENER = "report-endpoint/listener"
 
 
 def clean_environment() -> dict[str, str]:
@@ -56,6 +59,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     mine = Installation.of_session()
+    end_couriers(mine.home)
     if (mine.home / "services.json").exists():
         done = mine.command("down", "--kill")
         assert done.code == 0, done.out + done.err
@@ -119,7 +123,29 @@ class Installation:
     def store(self) -> Store:
         return Store(self.home / "listener" / "reports.jsonl")
 
+    def drain(self, seconds: float = 60) -> None:
+        """Await that the listener has answered to every report that is on disk now."""
+        deadline = time.monotonic() + seconds
+        for place in self.home.glob("reports/*"):
+            written = {path.name: path.stat().st_size for path in place.glob("outbox/*.jsonl")}
+            ledger = Ledger(place)
+            while not all(
+                ledger.offsets().get(name, 0) >= size or not (place / "outbox" / name).exists()
+                for name, size in written.items()
+            ):
+                _not_after(deadline, f"{place}: the outbox is not read")
+            changes = {n for n, _ in ledger.changes(1_000_000)}
+            while changes & {n for n, _ in ledger.changes(1_000_000)}:
+                _not_after(deadline, f"{place}: changes wait")
+            where = "WHERE status = 'waiting' AND endpoint = ?"
+            waiting = {one.n for one in ledger.find(where, [LISTENER])}
+            while waiting & {one.n for one in ledger.find(where, [LISTENER])}:
+                _not_after(deadline, f"{place}: the listener has not answered")
+            ledger.close()
+
     def heard(self, run_id: str) -> list[Heard]:
+        """What the listener verified about a run, once it has all there is by now."""
+        self.drain()
         return [h for h in self.store.read() if h.payload and h.payload["run_id"] == run_id]
 
     def told(self, run_id: object, route: str = "status") -> list[dict[str, Any]]:
@@ -136,6 +162,31 @@ class Done:
     code: int
     out: str
     err: str
+
+
+def _not_after(deadline: float, what: str) -> None:
+    assert time.monotonic() < deadline, what
+    time.sleep(0.05)  # another process sends us no event
+
+
+def end_couriers(home: Path) -> None:
+    """End the couriers of a home, each known by its own lock."""
+    for path in home.glob("reports/*/courier.lock"):
+        with path.open() as lock:
+            while _held(lock):
+                pid = path.read_text()
+                with suppress(psutil.Error):
+                    if pid and str(path.parent) in psutil.Process(int(pid)).cmdline():
+                        psutil.Process(int(pid)).kill()
+                time.sleep(0.05)  # it is none of our children, and may not have said its PID yet
+
+
+def _held(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 
+from blocks.errors import ConfigError
 from deployments.doctor.finding import Check, Finding, run_all
 from deployments.local import service
 
@@ -55,8 +56,8 @@ def _checks(send: bool) -> dict[str, Check]:
 def _api_url() -> str | None:
     try:
         services = service.known()
-    except OSError:
-        return None  # there is no place to write: `files` tells why
+    except (OSError, ConfigError):
+        return None  # no place to write, or no telling what is up: `files` or `ports` tells why
     running = services.get("worker") or services.get("server")
     return running.url if running else None
 

@@ -14,14 +14,13 @@ from urllib.parse import urlsplit
 import psutil
 from packaging.requirements import Requirement
 
-from blocks._home import home
+from blocks._home import ROOM, ROOM_TO_SPARE, home
 from deployments.doctor.finding import Check, Finding, Level
 from deployments.local import service
 from deployments.local.up import LISTENER_PORT, SERVER_PORT
 
 DISTRIBUTION = "penstock-flows"
 PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that the tests run on
-LITTLE, TOO_LITTLE = 1 << 30, 100 << 20  # bytes of free disk
 
 
 def python() -> Iterator[Finding]:
@@ -104,7 +103,7 @@ def files() -> Iterator[Finding]:
     else:
         yield Finding("ok", "files", f"{folder} is writable and private")
     free = shutil.disk_usage(folder).free
-    level: Level = "bad" if free < TOO_LITTLE else "warn" if free < LITTLE else "ok"
+    level: Level = "bad" if free < ROOM else "warn" if free < ROOM_TO_SPARE else "ok"
     fix = "" if level == "ok" else "make room, or set PENSTOCK_HOME to a folder on another disk"
     yield Finding(level, "disk", f"{free / (1 << 30):.1f} GB free at {folder}", fix)
 

@@ -30,6 +30,7 @@ from deployments.local.server import (
 
 SKEW = 5.0  # seconds by which clocks may differ: a JWT and a schedule suffer from more
 UP = "`penstock up`"
+ADDRESSES = ("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "PREFECT_UI_API_URL")
 RESULT_STORAGE = "PREFECT_DEFAULT_RESULT_STORAGE_BLOCK"
 
 
@@ -53,9 +54,15 @@ def server() -> Iterator[Finding]:
 
 def _settings(client: SyncPrefectClient) -> Iterator[Finding]:
     theirs = client.request("GET", "/admin/settings").json()
-    url = str(client.api_url).rstrip("/").removesuffix("/api")
-    shipped = server_settings(url)
-    different = [name for name, text in shipped.items() if not _has(theirs, name, text)]
+    shipped = server_settings(f"{client.api_url.scheme}://{client.api_url.netloc.decode()}")
+    # Below a path it stands behind a proxy, which alone knows the server's own address.
+    behind = client.api_url.path.rstrip("/") != "/api"
+    different = [
+        name
+        for name, text in shipped.items()
+        if not _has(theirs, name, text)
+        and not (behind and name in ADDRESSES and not _has(theirs, name, "*"))
+    ]
     if different:
         fix = "start it with deployments/server.env in its environment (`penstock down`, `up`)"
         yield Finding("warn", "settings", f"differ from ours: {', '.join(different)}", fix)

@@ -132,6 +132,7 @@ async def _until_stopped(
 
 def _keys(options: argparse.Namespace) -> "KeySet":
     """The keys; those of this machine are looked at now, a JWKS of the network when needed."""
+    from blocks._jwks import remote
     from blocks._keys import KeySet
 
     for path in options.key or []:
@@ -145,7 +146,9 @@ def _keys(options: argparse.Namespace) -> "KeySet":
         variable=options.variable,
         jwks=options.jwks,
     )
-    if not keys.remote:
+    if keys.remote:
+        remote(options.jwks)  # whether it is an address that may be asked
+    else:
         keys.known()
     return keys
 

@@ -7,6 +7,7 @@ by readers, and cut off by the next writer.
 """
 
 import asyncio
+import errno
 import fcntl
 import json
 import os
@@ -134,8 +135,8 @@ class Writer:
             error: OSError | None = None
             try:
                 self._commit(b"".join(line for line, _ in items))
-            except (OSError, ConfigError) as failed:
-                error = failed if isinstance(failed, OSError) else OSError(str(failed))
+            except Exception as failed:  # whatever it is, nobody may wait for ever
+                error = failed if isinstance(failed, OSError) else OSError(errno.EIO, str(failed))
             for loop in {done.get_loop() for _, done in items}:
                 mine = [done for _, done in items if done.get_loop() is loop]
                 with suppress(RuntimeError):  # the loop has ended: nobody waits any more

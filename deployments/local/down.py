@@ -3,6 +3,7 @@
 import argparse
 
 from deployments.local import service
+from deployments.local.couriers import couriers, end_couriers
 
 EXAMPLES = ("down",)
 
@@ -15,26 +16,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     services = service.known()
-    if not services:
+    if not services and not couriers():
         print("nothing of this checkout is up")
         return 0
     if "worker" in services and not options.kill:
-        _cancel_runs(services["worker"].url)
+        _cancel_runs(services["worker"].url, own_server="server" in services)
     # The newest first: a worker must not outlive the server it asks.
     for name, running in reversed(list(services.items())):
         service.stop(running)
         print(f"stopped the {name}")
+    if end_couriers():
+        print("stopped the courier of reports; what it has not told yet is kept")
     return 0
 
 
-def _cancel_runs(api_url: str) -> None:
+def _cancel_runs(api_url: str, *, own_server: bool) -> None:
     service.adopt_environment(api_url)
     import httpx
 
     from deployments.local.runs import cancel_open_runs
 
     try:
-        if cancelled := cancel_open_runs():
+        if cancelled := cancel_open_runs(own_server=own_server):
             print(f"cancelled {cancelled} run(s) in progress")
     except httpx.HTTPError as error:
         print(

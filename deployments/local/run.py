@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blocks._home import home, write_private
+from blocks._home import home, reports_file, write_private
 from blocks.errors import ConfigError
 from deployments.local import service
 from deployments.local.up import started
@@ -88,7 +88,7 @@ class _Run:
 
         self.client = client
         self.within = within
-        self.store = Store(home() / "listener" / "reports.jsonl")
+        self.store = Store(reports_file())
         self.since = self.store.size
         self.triggered = time.time()
         self.flow_run = trigger(client, deployment, parameters)
@@ -104,7 +104,7 @@ class _Run:
 
     def follow(self) -> None:
         """Until the run and all in it have ended; an interrupt cancels it."""
-        from deployments.local.runs import POLL, cancel, look
+        from deployments.local.runs import POLL, cancel_and_wait, look
         from deployments.local.view import view
 
         try:
@@ -122,19 +122,8 @@ class _Run:
                     time.sleep(POLL)
         except KeyboardInterrupt:
             print("\ncancelling the run")
-            cancel(self.client, self.flow_run.id)
-            self._await_end()
+            cancel_and_wait(self.client, [self.flow_run.id])
             raise
-
-    def _await_end(self) -> None:
-        from deployments.local.runs import POLL
-
-        deadline = time.monotonic() + 45
-        while time.monotonic() < deadline:
-            state = self.client.read_flow_run(self.flow_run.id).state
-            if state and state.is_final():
-                return
-            time.sleep(POLL)
 
     def check(self) -> None:
         """Until every expected report is there, or their time is over."""
@@ -160,20 +149,21 @@ class _Run:
 
         root = self.tree.root
         self.seconds.update(parts(self.tree))
-        last = {
+        last: dict[str, Any] = {
             "flow_run_id": str(root.id),
             "state": root.state.name if root.state else None,
             "seconds": self.seconds,
             "reports": self.verdict.as_dict(),
             "left_alive": self._left_alive(),
         }
+        completed = root.state is not None and root.state.is_completed()
+        last["ok"] = completed and self.verdict.ok and not last["left_alive"]
         text = json.dumps(last, indent=1, ensure_ascii=False)
         write_private(home() / "last-run.json", text)
         if also:
             also.write_text(text)
         show(self.tree, self.verdict, last, self.page)
-        ok = root.state is not None and root.state.is_completed() and self.verdict.ok
-        return 0 if ok and not last["left_alive"] else 1
+        return 0 if last["ok"] else 1
 
     def _left_alive(self) -> list[dict[str, Any]]:
         """What still carries the run's mark once its engine has had time to say good-bye."""

@@ -1,9 +1,8 @@
 """Flow runs of this installation, through the Prefect API: start, look at, cancel."""
 
-import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +11,12 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -22,39 +26,48 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
-from prefect.client.schemas.sorting import TaskRunSort
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.states import Cancelling
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import DeploymentSort, TaskRunSort
+from prefect.exceptions import PrefectHTTPStatusError
 
 from blocks.errors import ConfigError
 from deployments.local.parameters import check_parameters
 from deployments.local.server import POOL
 
 POLL = 0.5  # seconds between two looks at a run
-_OPEN = [StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED, StateType.CANCELLING]
+LISTED = 50  # how many deployments an error names
+_BEGUN = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 
 def trigger(client: SyncPrefectClient, deployment: str, parameters: dict[str, Any]) -> FlowRun:
     """Start a run of `deployment` (`name` or `flow/name`), as the UI would.
 
-    Raises ConfigError for one that does not exist, and for parameters that its schema refuses.
+    Raises ConfigError for one that does not exist, for one that several flows have, and for
+    parameters that its schema refuses.
     """
-    found = next(
-        (
-            known
-            for known in client.read_deployments(limit=200)
-            if deployment in (known.name, f"{client.read_flow(known.flow_id).name}/{known.name}")
-        ),
-        None,
-    )
-    if found is None:
-        names = sorted(known.name for known in client.read_deployments(limit=200))
-        raise ConfigError(f"no deployment is called {deployment!r}; there are {', '.join(names)}")
+    found = _deployment(client, deployment)
     check_parameters(found, parameters)
     try:
         return client.create_flow_run_from_deployment(found.id, parameters=parameters)
     except PrefectHTTPStatusError as error:
         raise ConfigError(f"{deployment} refused the parameters: {error.response.text}") from None
+
+
+def _deployment(client: SyncPrefectClient, called: str) -> DeploymentResponse:
+    """The one that is called so; the server looks, which may have any number of them."""
+    flow, _, name = called.rpartition("/")
+    found = client.read_deployments(
+        deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])),
+        flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None,
+    )
+    if not found:
+        page = client.read_deployments(sort=DeploymentSort.NAME_ASC, limit=LISTED + 1)
+        names = [known.name for known in page[:LISTED]] + ["…"] * (len(page) > LISTED)
+        raise ConfigError(f"no deployment is called {called!r}; there are {', '.join(names)}")
+    if len(found) > 1:
+        names = sorted(f"{client.read_flow(one.flow_id).name}/{one.name}" for one in found)
+        raise ConfigError(f"{called!r} is a deployment of several flows: say {' or '.join(names)}")
+    return found[0]
 
 
 @dataclass
@@ -115,42 +128,40 @@ def _tasks(client: SyncPrefectClient, flow_run_ids: list[UUID]) -> Iterator[Task
         offset += len(page)
 
 
-def cancel(client: SyncPrefectClient, flow_run_id: UUID) -> None:
-    """Ask for a run's end, as the UI's button does."""
-    with suppress(ObjectNotFound):
-        client.set_flow_run_state(flow_run_id, Cancelling())
+def cancel_and_wait(client: SyncPrefectClient, ids: Iterable[UUID], patience: float = 45.0) -> None:
+    """Ask for the end of runs, as the UI's button does, and wait until they have ended."""
+    resolve_name("flows._run.stop:cancel_and_wait")(client, ids, patience)
 
 
-def cancel_open_runs(patience: float = 40.0) -> int:
-    """Cancel what is open in our pool, wait until it has ended; returns how many runs that were."""
+def cancel_open_runs(*, own_server: bool, patience: float = 45.0) -> int:
+    """Cancel what this installation runs and wait for its end; returns how many runs that were.
+
+    Those are the runs that a living process of this home has begun; on our own server also
+    those that a worker was handed. What is only scheduled stays: it is for later, or for others.
+    """
+    ids: set[UUID] = set(resolve_name("flows._run.engine:runs_of_living_engines")())
     with get_client(sync_client=True) as client:
-
-        def open_runs() -> list[FlowRun]:
-            found = client.read_flow_runs(
+        there = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                id=FlowRunFilterId(any_=list(ids)),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_BEGUN)),
+            )
+        )
+        if own_server:
+            there += client.read_flow_runs(
                 flow_run_filter=FlowRunFilter(
-                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN))
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING]))
                 ),
                 work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
             )
-            # What a schedule has planned stays: once cancelled, it would not be planned again.
-            return [run for run in found if not (run.auto_scheduled and _planned(run))]
-
-        there = open_runs()
-        for run in there:
-            cancel(client, run.id)
-        deadline = time.monotonic() + patience
-        while open_runs() and time.monotonic() < deadline:
-            time.sleep(POLL)
-        return len(there)
-
-
-def _planned(run: FlowRun) -> bool:
-    return run.state is not None and run.state.is_scheduled()
+        cancelled = {run.id for run in there}
+        cancel_and_wait(client, cancelled, patience)
+        return len(cancelled)
 
 
 def left_alive(flow_run_id: UUID, except_pids: set[int]) -> list[dict[str, Any]]:
     """Processes of this machine that still carry the run's mark."""
-    marks = ("PENSTOCK_RUN", "PREFECT__FLOW_RUN_ID")
+    marks = (resolve_name("flows._run.procfs:RUN_MARK"), "PREFECT__FLOW_RUN_ID")
     found = []
     for process in psutil.process_iter():
         try:

@@ -83,8 +83,23 @@ def _unreachable(client: "SyncPrefectClient", error: Exception) -> ConfigError:
     status = error.response.status_code
     if status == 404:
         return _no_api(client)
-    fix = "set PREFECT_API_AUTH_STRING" if status in (401, 403) else "look at the server's log"
+    fix = _credentials() if status in (401, 403) else "look at the server's log"
     return ConfigError(f"the server at {_url(client)} answers {status}: {fix}")
+
+
+def _credentials() -> str:
+    """What to do about who we said we are; never what we said."""
+    from prefect.settings import get_current_settings
+
+    api = get_current_settings().api
+    if api.auth_string:
+        return (
+            "it refuses the PREFECT_API_AUTH_STRING that is set; it must be the user:password of "
+            "the server's PREFECT_SERVER_API_AUTH_STRING"
+        )
+    if api.key:
+        return "it refuses the PREFECT_API_KEY that is set, or wants PREFECT_API_AUTH_STRING"
+    return "set PREFECT_API_AUTH_STRING"
 
 
 def _no_api(client: "SyncPrefectClient") -> ConfigError:

@@ -37,12 +37,19 @@ class Service:
 
 
 def known() -> dict[str, Service]:
-    """The services that were started here and still live, in the order of their start."""
+    """The services that were started here and still live, in the order of their start.
+
+    Raises ConfigError when the file that tells them holds something else.
+    """
     try:
-        entries = json.loads(_file().read_text())
+        services = _entries(_file().read_text())
     except FileNotFoundError:
         return {}
-    services = {name: Service(**entry) for name, entry in entries.items()}
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigError(
+            f"{_file()} does not tell what was started here: remove it, and end by hand "
+            "what of this checkout is still up"
+        ) from None
     return {name: service for name, service in services.items() if service.process()}
 
 
@@ -99,15 +106,16 @@ def log_tail(service: Service, lines: int = 15) -> str:
 def choose_port(wanted: int | None, remembered: str, preferred: int) -> int:
     """The port asked for, or the one used last time, or `preferred`, or any that is free.
 
-    Raises ConfigError when the one asked for is taken.
+    It is noted for the next time. Raises ConfigError when the one asked for is taken.
     """
+    note = private(home() / "ports") / remembered
     if wanted is not None:
         if not _free(wanted):
             raise ConfigError(f"port {wanted} is taken by another program: choose another --port")
-        return wanted
-    note = private(home() / "ports") / remembered
-    candidates = [int(note.read_text())] if note.exists() else []
-    port = next((p for p in [*candidates, preferred] if _free(p)), None) or _any_port()
+        port = wanted
+    else:
+        candidates = [int(note.read_text())] if note.exists() else []
+        port = next((p for p in [*candidates, preferred] if _free(p)), None) or _any_port()
     write_private(note, str(port))
     return port
 
@@ -130,6 +138,15 @@ def _any_port() -> int:
 
 def _file() -> Path:
     return home() / "services.json"
+
+
+def _entries(text: str) -> dict[str, Service]:
+    kinds = {"name": str, "pid": int, "created": float, "url": str}
+    services = {name: Service(**entry) for name, entry in json.loads(text).items()}
+    for service in services.values():
+        if any(type(getattr(service, field)) is not kind for field, kind in kinds.items()):
+            raise TypeError(f"{service} is no service")
+    return services
 
 
 def _write(services: Mapping[str, Service]) -> None:
@@ -164,3 +181,22 @@ def adopt_environment(api_url: str) -> None:
     for name in set(os.environ) - set(wanted):
         del os.environ[name]
     os.environ.update(wanted)
+
+
+def adopt_installation() -> None:
+    """Make this process a client of the server that this checkout's services use.
+
+    When none of them is up the caller's own Prefect settings hold. Raises ConfigError when those
+    name no server: Prefect would start one for the time of the command, and it would know no run.
+    """
+    services = known()
+    if running := services.get("worker") or services.get("server"):
+        adopt_environment(running.url)
+        return
+    from prefect.settings import get_current_settings
+
+    if not get_current_settings().api.url:
+        raise ConfigError(
+            "nothing of this checkout is up, and PREFECT_API_URL names no other server: "
+            "`penstock up`, or set it"
+        )

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from blocks._home import home
 from deployments.local import service
+from deployments.local.couriers import couriers
 
 EXAMPLES = ("status", "status --quiet && penstock down")
 
@@ -23,5 +24,7 @@ def main(options: argparse.Namespace) -> int:
                 print(f"{name:<10} up since {since}  pid {found.pid:<8} {found.url}")
             else:
                 print(f"{name:<10} down")
+        for courier in couriers():
+            print(f"{'courier':<10} up, ends when nothing waits  pid {courier.pid}")
         print(f"{'home':<10} {home()}")
     return 0 if set(expected) <= set(services) else 1

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 from rich.console import Console
 from rich.table import Table
 
-from blocks._home import home
+from blocks._home import output_place, reports_file
 from deployments.local.judge import Verdict
 from deployments.local.runs import Tree
 
@@ -35,7 +35,7 @@ def parts(tree: Tree) -> dict[str, float]:
 
 
 def show(tree: Tree, verdict: Verdict, last: dict[str, Any], page: str) -> None:
-    """The table of reports, where things are, and how long each part took."""
+    """The table of reports, where things are, how long each part took, and how it all ended."""
     console = Console(soft_wrap=True)
     console.print()
     console.print(_reports(verdict))
@@ -57,9 +57,8 @@ def show(tree: Tree, verdict: Verdict, last: dict[str, Any], page: str) -> None:
         console.print(f"[red]left alive:[/] {process['pid']} {process['command']}")
     state = tree.root.state
     console.print()
-    good = state is not None and state.is_completed() and verdict.ok
     console.print(
-        f"[bold {'green' if good else 'red'}]{state.name if state else 'unknown'}[/], "
+        f"[bold {'green' if last['ok'] else 'red'}]{state.name if state else 'unknown'}[/], "
         f"{len(verdict.verified)} of {len(verdict.expected)} reports verified"
     )
     if state is not None and not state.is_completed() and state.message:
@@ -79,7 +78,7 @@ def _reports(verdict: Verdict) -> Table:
 
 def _places(tree: Tree, verdict: Verdict, page: str) -> dict[str, str]:
     places = {"Prefect UI": page}
-    folder = home() / "output" / str(tree.root.id)
+    folder = output_place(str(tree.root.id))
     for report in sorted(folder.glob("*.html")):
         places["HTML report"] = report.as_uri()
     for message in verdict.expected:
@@ -88,7 +87,7 @@ def _places(tree: Tree, verdict: Verdict, page: str) -> dict[str, str]:
             if folder.is_dir():
                 _write(results, message.payload["results"])
                 places["results"] = str(results)
-    places["reports"] = str(home() / "listener" / "reports.jsonl")
+    places["reports"] = str(reports_file())
     return places
 
 

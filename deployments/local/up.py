@@ -6,7 +6,6 @@ listener (holds the public key only) ─┘
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
-from blocks._home import home, write_private
+from blocks._home import ROOM_TO_START, home, need_room, write_private
 from blocks.errors import ConfigError, ServiceFailed
 from deployments.local import service
 from deployments.local.server import (
@@ -28,7 +27,6 @@ from deployments.local.server import (
 from deployments.local.service import Service
 
 SERVER_PORT, LISTENER_PORT = 4200, 8080  # where nothing else was asked for and they are free
-ROOM = 200 << 20  # bytes that database, logs and results need to begin with
 _PREFECT = (sys.executable, "-m", "prefect")
 
 EXAMPLES = ("up", "up --port 4300")
@@ -71,7 +69,7 @@ def started(server: str | None = None, port: int | None = None) -> Iterator[str]
 
 
 def _everything(before: dict[str, Service], server: str | None, port: int | None) -> str:
-    _check_room()
+    need_room(ROOM_TO_START)
     if server:
         api_url = checked_address(server)
         _say(f"using the server {api_url}")
@@ -116,15 +114,6 @@ def _server(before: dict[str, Service], port: int | None) -> Service:
         {**service.environment(f"{url}/api"), **server_settings(url)},
         f"{url}/api",
     )
-
-
-def _check_room() -> None:
-    free = shutil.disk_usage(home()).free
-    if free < ROOM:
-        raise ServiceFailed(
-            f"{home()} has {free >> 20} MB of free disk, and Penstock needs {ROOM >> 20} MB: "
-            "make room, or set PENSTOCK_HOME to a folder on another disk"
-        )
 
 
 def _await_api(api_url: str) -> None:

@@ -5,7 +5,6 @@ Cancelling (API) ──► engine, worker ──► Cancelled       the usual wa
 """
 
 import argparse
-import time
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -14,8 +13,6 @@ from blocks.errors import ConfigError, NotStopped
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
-
-POLL = 0.5  # seconds between two looks at the run
 
 EXAMPLES = ("stop clever-otter", "stop clever-otter --dry-run")
 
@@ -35,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from prefect.client.orchestration import get_client
 
-    from flows._run.stop import open_records, stop_leftovers
+    from flows._run.stop import cancel_and_wait, open_records, stop_leftovers
 
     with get_client(sync_client=True) as client:
         run = _find(client, options.run)
@@ -44,40 +41,16 @@ def main(options: argparse.Namespace) -> int:
             for record in open_records(str(run.id)):
                 print(f"would stop {record.program} of {record.key}")
             return 0
-        _cancel(client, run, options.patience)
+        ended = run.state is not None and run.state.is_final()
+        if not ended and cancel_and_wait(client, [run.id], options.patience):
+            raise NotStopped(
+                f"{run.name} was asked to end {options.patience:.0f} s ago and has not: look "
+                "whether the worker that runs it is up (`penstock status`), or give more --patience"
+            )
         for record in stop_leftovers(str(run.id)):
             print(f"stopped {record.program} of {record.key}")
         print(f"{run.name} is {_word(client.read_flow_run(run.id))}")
     return 0
-
-
-def _cancel(client: "SyncPrefectClient", run: "FlowRun", patience: float) -> None:
-    """Bring the run to an end; raises NotStopped when its process, not of here, does not end it."""
-    from prefect.states import Cancelled, Cancelling
-
-    from flows._run.engine import end, engine_of
-    from flows._run.stop import stop_leftovers
-
-    if run.state and run.state.is_final():
-        return
-    client.set_flow_run_state(run.id, Cancelling())
-    deadline = time.monotonic() + patience
-    while True:
-        state = client.read_flow_run(run.id).state
-        if state is None or state.is_final():
-            return
-        engine = engine_of(str(run.id))
-        if engine and engine.here and not engine.alive:
-            stop_leftovers(str(run.id))
-            end(engine)
-            client.set_flow_run_state(run.id, Cancelled(message="its process was gone"), force=True)
-            return
-        if time.monotonic() > deadline:
-            raise NotStopped(
-                f"{run.name} was asked to end {patience:.0f} s ago and has not: look whether the "
-                "worker that runs it is up (`penstock status`), or give more --patience"
-            )
-        time.sleep(POLL)  # the server sends us no event
 
 
 def _find(client: "SyncPrefectClient", wanted: str) -> "FlowRun":

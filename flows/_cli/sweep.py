@@ -10,8 +10,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from blocks._home import home
-
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import State
@@ -27,6 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
 
     from flows._run.engine import end
     from flows._run.stop import open_records, stop_leftovers
@@ -38,13 +37,19 @@ def main(options: argparse.Namespace) -> int:
             left = open_records if options.dry_run else stop_leftovers
             for record in left(engine.run):
                 print(f"{would}stopped {record.program} of {record.key}")
-            if state := _verdict(client, engine):
-                print(f"{would}called run {engine.run} {state.name}")
-                if not options.dry_run:
-                    _end(client, UUID(engine.run), state)
-            if not options.dry_run:
-                end(engine)
             found += 1
+            try:
+                state = _verdict(client, engine)
+            except ObjectNotFound:
+                # It may be another server's, which still calls it Running: it stays to be swept.
+                print(f"run {engine.run} is unknown to {client.api_url}, and is left for its own")
+                continue
+            if state:
+                print(f"{would}called run {engine.run} {state.name}")
+            if not options.dry_run:
+                if state:
+                    _end(client, UUID(engine.run), state)
+                end(engine)
     print(f"{found} run(s) had lost their process" if found else "nothing was left")
     return 0
 
@@ -60,23 +65,25 @@ def _end(client: "SyncPrefectClient", run: UUID, state: "State") -> None:
 
 def vanished() -> "Iterator[Engine]":
     """The engines of this machine that ended without a word."""
-    from flows._run.engine import engine_of
+    from flows._run.engine import engines_here
 
-    for folder in sorted((home() / "runs").glob("*")):
-        engine = engine_of(folder.name)
-        if engine and engine.here and engine.ended is None and not engine.alive:
+    for engine in engines_here():
+        if engine.ended is None and not engine.alive:
             yield engine
 
 
 def _verdict(client: "SyncPrefectClient", engine: "Engine") -> "State | None":
-    """What the server should call the run; None when it knows, or another process runs it now."""
-    from prefect.exceptions import ObjectNotFound
+    """What the server should call the run; None when it knows, or another process runs it now.
+
+    Raises ObjectNotFound for a run that the server does not have.
+    """
     from prefect.states import Cancelled, Crashed
 
     try:
-        run = client.read_flow_run(UUID(engine.run))
-    except (ObjectNotFound, ValueError):
-        return None  # deleted, or a guarded call outside any flow
+        run_id = UUID(engine.run)
+    except ValueError:
+        return None  # a guarded call outside any flow: no server ever knew it
+    run = client.read_flow_run(run_id)
     running = [s.timestamp for s in client.read_flow_run_states(run.id) if s.is_running()]
     # Prefect called it Running just before our engine wrote that it began; a later one is not ours.
     if run.state is None or not running or max(running) > datetime.fromisoformat(engine.began):

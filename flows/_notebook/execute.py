@@ -2,8 +2,9 @@
 
     SPEC (JSON) ──► kernel ──► output notebook, HTML report, progress lines, result (all files)
 
-Beside the spec appear `progress.jsonl` (a line {"done", "cells", "cell"} for each cell) and, when
-the notebook published one, `result.json`. Exit codes: 0 done, 1 a cell failed, 2 a bad spec.
+Beside the spec appear `progress.jsonl` (a line {"done", "cells"} when a cell begins and when it
+ends) and, when the notebook published one, `result.json`. Exit codes: 0 done, 1 a cell failed, 2 a
+bad spec.
 """
 
 import json
@@ -39,8 +40,8 @@ def execute(spec_path: Path) -> None:
         tempfile.TemporaryDirectory(prefix="penstock-") as sockets,
     ):
 
-        def on_cell(done: int, cells: int, cell: str) -> None:
-            progress.write(json.dumps({"done": done, "cells": cells, "cell": cell}) + "\n")
+        def on_cell(done: int, cells: int) -> None:
+            progress.write(json.dumps({"done": done, "cells": cells}) + "\n")
             progress.flush()
 
         # Private files, not TCP ports that any user of the machine may connect to.

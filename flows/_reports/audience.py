@@ -14,7 +14,7 @@ from blocks._messages import Message, Names, names
 from blocks.errors import PenstockError
 from flows._run.api import api
 
-HEARERS = ("ReportEndpoint",)
+HEARERS = ("ReportEndpoint", "SlackChannel", "MailChannel")
 QUIET = "penstock-quiet"  # a tag: nobody is told of the run
 
 

@@ -6,6 +6,7 @@ Change + what the API keeps (names, result, log) ──► messages() ──► 
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -17,7 +18,6 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import LogSort, TaskRunSort
-from prefect.exceptions import MissingResult
 from prefect.logging import get_logger
 
 from blocks._changes import ERROR_LENGTH, Change
@@ -44,9 +44,11 @@ def _result(state_id: UUID) -> tuple[Any, str | None]:
     location = getattr(state.data, "storage_key", None)
     try:
         return plain(state.result(raise_on_failure=False)), location
-    except (MissingResult, OSError, ValueError) as error:
-        # The end of the run must be told even if its result is lost.
-        get_logger("penstock").error("the result of state %s cannot be read: %s", state_id, error)
+    except httpx.HTTPError:
+        raise  # the API is away, which may have to say where the result is: asked again
+    except Exception as error:
+        # The end of the run must be told even if its result is lost, or of a type unknown here.
+        get_logger("penstock").error("the result of state %s cannot be read: %r", state_id, error)
         return None, location
 
 

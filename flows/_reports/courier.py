@@ -7,6 +7,7 @@ there is never a second one, and it may be killed at any moment: the next put st
 """
 
 import fcntl
+import heapq
 import json
 import logging
 import os
@@ -29,11 +30,12 @@ from flows._reports import sheet
 from flows._reports.audience import Hearer, audience, hearer, root_of
 from flows._reports.build import build
 from flows._reports.deliver import Sender
-from flows._reports.ledger import Delivery, Ledger, Made
+from flows._reports.ledger import Ledger
 from flows._reports.outbox import Bell, call_courier, take, waits
+from flows._reports.rows import Delivery, Made
 from flows._run.api import api
 
-IDLE = 30.0  # seconds without anything to do until it ends
+IDLE = float(os.environ.get("PENSTOCK_COURIER_IDLE") or 30)  # seconds of nothing until it ends
 AGAIN = 5.0  # seconds until it asks a server again that did not answer
 LABEL = "penstock.told."  # and the endpoint: a flow-run label with its last acknowledged message
 
@@ -85,20 +87,19 @@ class Courier:
         return min([IDLE, *(due - time.time() for _, due in self._ledger.sheets())])
 
     def _take_in(self) -> None:
-        changes: list[Change] = []
+        writers: list[list[Change]] = []
         offsets: dict[str, int] = {}
         ended: list[Path] = []
         for path, lines, offset, done in take(self._place, self._ledger.offsets()):
-            for line in lines:
-                try:
-                    changes.append(Change(**json.loads(line)))
-                except (ValueError, TypeError):
-                    get_logger("penstock").error("%s has a line that is none: %r", path, line[:200])
-            offsets[path.name] = offset
+            writers.append([change for line in lines if (change := _change(line))])
+            if lines:
+                offsets[path.name] = offset
             if done:
                 ended.append(path)
-        changes.sort(key=lambda change: change.at)  # writers follow one another: hook after engine
         if offsets:
+            # Each writer's own order stays: progress hangs on it. Writers follow one another by
+            # the clock: the hook of a run that was killed after the engine's last line.
+            changes = heapq.merge(*writers, key=lambda change: change.at)
             self._ledger.take_in(changes, offsets)
         for path in ended:
             path.unlink()
@@ -194,6 +195,14 @@ class Courier:
         except ObjectNotFound:
             get_logger("penstock").info("run %s was deleted: it gets no sheet", root)
         self._ledger.written(root)
+
+
+def _change(line: bytes) -> Change | None:
+    try:
+        return Change(**json.loads(line))
+    except (ValueError, TypeError):
+        get_logger("penstock").error("a line of the outbox is none: %r", line[:200])
+        return None
 
 
 def _still_there(key: str) -> Hearer | None:

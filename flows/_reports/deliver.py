@@ -16,7 +16,8 @@ from prefect.logging import get_logger
 
 from blocks.errors import BlockMissing, ConfigError, NotDelivered, PenstockError
 from flows._reports.audience import Hearer
-from flows._reports.ledger import Delivery, Ledger
+from flows._reports.ledger import Ledger
+from flows._reports.rows import Delivery
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 300.0  # seconds between two attempts of a message
 LONGEST_WISH = 3600.0  # seconds of a Retry-After that are honoured
@@ -65,9 +66,8 @@ class Sender(threading.Thread):
     def _round(self, ledger: Ledger) -> float | None:
         """Serve every lane that is due; seconds until the next is, or None when nothing waits."""
         for root, due in ledger.lanes(self._endpoint):
-            wait = max(due, self._rests_until) - time.time()
-            if wait > 0:
-                return wait
+            if max(due, self._rests_until) > time.time():
+                break
             self._serve(ledger, root)
             if self._over:
                 return 0
@@ -90,6 +90,7 @@ class Sender(threading.Thread):
             return self._dead(ledger, delivery, "the endpoint was deleted")
         except NotDelivered as error:
             if error.final:
+                self._is_up(ledger)
                 return self._dead(ledger, delivery, str(error))
             return self._later(ledger, delivery, error)
         except PenstockError as error:
@@ -98,14 +99,17 @@ class Sender(threading.Thread):
         except Exception as error:
             get_logger("penstock").exception("%s: %s", self._endpoint, delivery.message)
             return self._later(ledger, delivery, error)
-        if self._failures >= DOWN_AFTER:
-            ledger.hurry(self._endpoint)  # it is up again: no lane waits for that any longer
-            self.wake()
-        self._failures = 0
+        self._is_up(ledger)
         ledger.settle(delivery, "told")
         if delivery.last:
             self._settled()
         return True
+
+    def _is_up(self, ledger: Ledger) -> None:
+        if self._failures >= DOWN_AFTER:
+            ledger.hurry(self._endpoint)  # it is up again: no lane waits for that any longer
+            self.wake()
+        self._failures = 0
 
     def _current(self) -> Hearer:
         if self._hearer is None or time.monotonic() - self._loaded > FRESH:

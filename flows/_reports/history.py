@@ -40,9 +40,9 @@ def end_of(run: FlowRun, state: State[object] | None = None) -> Change:
 
 def history(root: FlowRun) -> list[Change]:
     """Every change of a root run that has ended, of its child runs, and of all their tasks."""
-    runs = [root, *_below(root.id)]
+    runs = [root, *below(root.id)]
     told = [end_of(run, state) for run in runs for state in _ends(run)]
-    for task_run in _tasks([run.id for run in runs]):
+    for task_run in tasks_of([run.id for run in runs]):
         told += task_history(task_run, api().read_task_run_states(task_run.id))
     return sorted(told, key=lambda change: (datetime.fromisoformat(change.at), change.ends_run))
 
@@ -87,7 +87,8 @@ def _ends(run: FlowRun) -> Iterable[State[object]]:
     return [state for state in api().read_flow_run_states(run.id) if state.is_final()]
 
 
-def _below(root: UUID) -> list[FlowRun]:
+def below(root: UUID) -> list[FlowRun]:
+    """The child runs of a run, and theirs."""
     found: list[FlowRun] = []
     level = [root]
     while level:
@@ -100,7 +101,7 @@ def _below(root: UUID) -> list[FlowRun]:
     return found
 
 
-def _tasks(runs: list[UUID]) -> Iterator[TaskRun]:
+def tasks_of(runs: list[UUID]) -> Iterator[TaskRun]:
     """The tasks of these runs, without those that only stand for a child run."""
     found = 0
     while page := api().read_task_runs(

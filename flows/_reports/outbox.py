@@ -46,9 +46,9 @@ def folder() -> Path:
     return place
 
 
-def folders() -> list[tuple[Path, str]]:
-    """Every such folder of this installation, and the address of its API; empty: none was set."""
-    return [(path.parent, path.read_text()) for path in sorted(home().glob(f"reports/*/{API}"))]
+def folders() -> list[Path]:
+    """Every such folder of this installation."""
+    return [path.parent for path in sorted(home().glob(f"reports/*/{API}"))]
 
 
 def put(*changes: Change) -> None:
@@ -58,7 +58,7 @@ def put(*changes: Change) -> None:
     """
     place = _folder(os.getpid())
     with ORDER:
-        _append(_own_file(os.getpid()), b"".join(change.as_line() for change in changes))
+        _append(_own_file(os.getpid())[1], b"".join(change.as_line() for change in changes))
     call_courier(place)
 
 
@@ -74,7 +74,11 @@ def flush(flow_run_id: object) -> None:
         from flows._reports.ledger import Ledger
 
         ledger = Ledger(_folder(os.getpid()))
-        while time.monotonic() < deadline and not ledger.settled(str(flow_run_id)):
+        path, fd = _own_file(os.getpid())
+        written = os.fstat(fd).st_size
+        while time.monotonic() < deadline and not (
+            ledger.offsets().get(path.name, 0) >= written and ledger.settled(str(flow_run_id))
+        ):
             time.sleep(0.05)  # another process's work: its end is a row, not an event
         ledger.close()
 
@@ -152,11 +156,17 @@ def _locked(fd: int) -> bool:
 
 def _start(place: Path, lock: int) -> None:
     """Start a courier: it has a session of its own and nothing of ours but the lock."""
+    from prefect.settings import get_current_settings
+
     dropped = ("PREFECT__", "PENSTOCK_RUN", "PENSTOCK_JOB")  # what says "I belong to that run"
     environment = {n: v for n, v in os.environ.items() if not n.startswith(dropped)}
     code = lasting(_ROOT)
     path = [str(code), *filter(None, [environment.get("PYTHONPATH")])]
+    environment |= get_current_settings().to_environment_variables(exclude_unset=True)
     environment |= {"PENSTOCK_HOME": str(home()), "PYTHONPATH": os.pathsep.join(path)}
+    if api := (place / API).read_text():
+        environment["PREFECT_API_URL"] = api
+    _started[:] = [one for one in _started if one.poll() is None]  # else they stay as zombies
     with (place / "courier.log").open("ab") as log:
         os.fchmod(log.fileno(), 0o600)
         if log.tell() > LONGEST_LOG:
@@ -215,12 +225,14 @@ def _folder(_pid: int) -> Path:
 
 
 @cache
-def _own_file(pid: int) -> int:
+def _own_file(pid: int) -> tuple[Path, int]:
     """This process's file, locked for its life: so the courier knows when it will not grow."""
     path = private(_folder(pid) / "outbox") / f"{pid}-{uuid4().hex[:12]}.jsonl"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    draft = path.with_suffix(".new")  # the courier would remove one that is not locked yet
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX)
-    return fd
+    draft.rename(path)
+    return path, fd
 
 
 def _append(fd: int, lines: bytes) -> None:

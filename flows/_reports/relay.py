@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from uuid import UUID
 
+from httpx import HTTPError
 from prefect.client.schemas.objects import FlowRun
 from prefect.events.schemas.events import ReceivedEvent
 from prefect.exceptions import ObjectNotFound
@@ -115,6 +116,11 @@ class Relay:
                 put(*those)
         except ObjectNotFound:
             log.info("run %s was deleted: nobody is told of %s", change.run, event.event)
+        except (HTTPError, OSError):
+            raise  # the server, or the disk: it is the same for all, and passes
+        except Exception:
+            # It would fail for ever, and hold up all that came after it; redeliver comes back to it.
+            log.exception("run %s: %s could not be told", change.run, event.event)
 
     def _may_be_heard(self, event: ReceivedEvent) -> bool:
         """Whether anybody could want it, as far as the event itself says: that costs no request."""

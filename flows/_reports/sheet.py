@@ -11,16 +11,10 @@ from datetime import datetime
 from uuid import UUID
 
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    FlowRunFilter,
-    FlowRunFilterId,
-    FlowRunFilterParentFlowRunId,
-)
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
-from prefect.client.schemas.sorting import TaskRunSort
 
+from flows._reports.history import below, tasks_of
 from flows._reports.ledger import Ledger
 from flows._run.api import api
 from flows._run.job import Outcome
@@ -61,22 +55,8 @@ def sheet(ledger: Ledger, run: FlowRun, tasks: list[TaskRun]) -> str:
 
 def _tasks(run: UUID) -> list[TaskRun]:
     """Every task of a run and of the runs below it, in the order of their starts."""
-    runs, level = [run], [run]
-    while level:
-        below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=level))
-        level = [child.id for child in api().read_flow_runs(flow_run_filter=below)]
-        runs += level
-    found: list[TaskRun] = []
-    of_runs = FlowRunFilter(id=FlowRunFilterId(any_=runs))
-    while page := api().read_task_runs(
-        flow_run_filter=of_runs, sort=TaskRunSort.ID_DESC, limit=200, offset=len(found)
-    ):
-        found += page
-    # A task run that stands for a child run has a state of that run and no work of its own.
-    own = [
-        task for task in found if not (task.state and task.state.state_details.child_flow_run_id)
-    ]
-    return sorted(own, key=lambda task: str(task.start_time or task.expected_start_time))
+    runs = [run, *(child.id for child in below(run))]
+    return sorted(tasks_of(runs), key=lambda task: str(task.start_time or task.expected_start_time))
 
 
 def _gantt(tasks: list[TaskRun]) -> list[str]:
@@ -128,7 +108,7 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
 
 def _started(root: str) -> list[str]:
     lines = ["| program | where | ended | seconds | peak memory |", "|---|---|---|---:|---:|"]
-    for record in of_run(root):
+    for record in sorted(of_run(root), key=lambda record: record.gone_at or ""):
         outcome = Outcome(**record.outcome) if record.outcome else Outcome(code=None)
         how = "well" if outcome.ok else outcome.why()
         lines.append(

@@ -3,10 +3,13 @@
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from uuid import UUID
 
-from blocks._home import home, run_folder, write_private
+from blocks._home import run_folder, run_place, runs_folder, write_private
 from flows._run.procfs import boot_id, start_ticks
 
 FILE = "engine.json"
@@ -50,9 +53,27 @@ def end(engine: Engine) -> Engine:
 def engine_of(run: str) -> Engine | None:
     """What was last written about the engine of a run; None when nothing was."""
     try:
-        return Engine(**json.loads((home() / "runs" / run / FILE).read_text()))
+        return Engine(**json.loads((run_place(run) / FILE).read_text()))
     except FileNotFoundError:
         return None
+
+
+def engines_here() -> Iterator[Engine]:
+    """What was last written about every engine of this home and this machine."""
+    for folder in sorted(runs_folder().glob("*")):
+        engine = engine_of(folder.name)
+        if engine and engine.here:
+            yield engine
+
+
+def runs_of_living_engines() -> list[UUID]:
+    """The flow runs that a living process of this machine has begun and not ended."""
+    found = []
+    for engine in engines_here():
+        with suppress(ValueError):  # a guarded call outside any flow
+            if engine.alive and engine.ended is None:
+                found.append(UUID(engine.run))
+    return found
 
 
 def _write(engine: Engine) -> Engine:

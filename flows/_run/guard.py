@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar, overload
 from uuid import UUID, uuid4
 
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from blocks._home import need_room
@@ -22,7 +23,8 @@ from blocks.errors import ConfigError
 from flows._run import engine
 from flows._run.cancelled import watched
 from flows._run.process import PROCESS
-from flows._run.progress import Progress, run_artifact
+from flows._run.progress import Progress, last_percent, run_artifact
+from flows._run.published import settle
 from flows._run.settings import Settings
 from flows._run.storage import need_shared_results
 
@@ -108,6 +110,7 @@ def running(parts: int | None = None) -> Iterator[Run]:
         above.root if above else run_id,
         Progress(
             parts,
+            reached=_reached(flow_run) if flow_run else 0,
             above=functools.partial(above.progress.set, run_id) if above else None,
             publish=None if dry else run_artifact(),
         ),
@@ -122,12 +125,20 @@ def running(parts: int | None = None) -> Iterator[Run]:
             if above is None and not dry:
                 need_shared_results(context)
                 stack.enter_context(_outermost(run_id, flow_run.id if flow_run else None))
+            stack.callback(settle, run_id)
             stack.callback(PROCESS.stop_all, run_id)
             yield run
         if above:
             above.progress.set(run_id, 1.0)
     finally:
         _current.reset(token)
+
+
+def _reached(flow_run: FlowRun) -> int:
+    """The percentage that an earlier attempt got to, here or in a process that is gone."""
+    if earlier := known(str(flow_run.id)):
+        return earlier.progress.percent
+    return last_percent(flow_run.id) if flow_run.run_count > 1 else 0
 
 
 @contextmanager
@@ -140,5 +151,5 @@ def _outermost(run_id: str, flow_run_id: UUID | None) -> Iterator[None]:
                 stack.enter_context(watched(flow_run_id, lambda: PROCESS.stop_all(run_id)))
             yield
     finally:
-        PROCESS.close()
+        PROCESS.close(run_id)
         engine.end(mine)

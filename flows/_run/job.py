@@ -39,6 +39,7 @@ class Outcome:
     seconds: float = 0.0
     timed_out: bool = False
     stopped: bool = False
+    left: list[int] = field(default_factory=list)  # pids that could not be ended: another user's
 
     @property
     def ok(self) -> bool:
@@ -90,8 +91,9 @@ class Record:
 class Place(Protocol):
     """Somewhere programs run.
 
-    1. `start` writes the record before it waits for anything, and is idempotent by key: a job of
-       this key that still runs, or ended well, is adopted; one that failed gets a new generation.
+    1. `start` writes the record before it waits for anything, and is idempotent by key: a job that
+       this engine started is adopted unless its task judged it failed; one that another engine
+       left is stopped. Whatever is not adopted is started as a new generation.
     2. `find` needs the key alone, in any process.
     3. `watch` returns the outcome, calling `on_line` for each line of the log as it comes and
        `on_tick` several times a second; it may be called again, or elsewhere.

@@ -13,13 +13,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from blocks.errors import JobFailed
 from flows._run import record as records
 from flows._run.job import Job, Outcome, Record
 from flows._run.procfs import (
+    JOB_MARK,
+    RUN_MARK,
     boot_id,
     descendants,
     in_session,
@@ -27,6 +29,7 @@ from flows._run.procfs import (
     signal_all,
     start_ticks,
 )
+from flows._run.shim import PRESSED
 from flows._run.shim_client import ShimClient
 
 PLACE = "process"
@@ -43,25 +46,23 @@ class ProcessPlace:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._closed: set[str] = set()  # runs that were stopped: nothing of theirs starts any more
-        self._shim: ShimClient | None = None
-        self._mine: dict[
-            str, tuple[ShimClient, str, Record]
-        ] = {}  # by mark; the shim's name for it
+        self._shims: dict[str, ShimClient] = {}  # by root: what a root started ends with it alone
+        self._mine: dict[str, _Mine] = {}  # by mark; whoever watches or stops may be any thread
 
     def start(self, job: Job) -> Record:
         if self._stopped(job):
             raise JobFailed(os.path.basename(job.argv[0]), "was not started: its run was stopped")
         before = records.latest(job.root, job.key)
         if before and before.judged != "failed":
-            if before.mark in self._mine:
+            if self._known(before):
                 return before
             before = self.stop(before)  # another engine's: it is dead or dying, and so is its job
         generation = before.generation + 1 if before else 1
         folder = records.job_folder(job.root, job.key, generation)
         with self._lock:
-            if self._shim is None or not self._shim.alive:
-                self._shim = ShimClient(job.root)
-            shim = self._shim
+            shim = self._shims.get(job.root)
+            if shim is None or not shim.alive:
+                shim = self._shims[job.root] = ShimClient(job.root)
         record = records.write(
             Record(
                 place=PLACE,
@@ -81,7 +82,7 @@ class ProcessPlace:
         name, answer = shim.start(
             {
                 "argv": job.argv,
-                "env": {**job.environment, "PENSTOCK_RUN": job.root, "PENSTOCK_JOB": record.mark},
+                "env": {**job.environment, RUN_MARK: job.root, JOB_MARK: record.mark},
                 "cwd": str(job.cwd),
                 "stdin": str(job.stdin) if job.stdin else None,
                 "stdout": str(job.stdout or log),
@@ -97,7 +98,8 @@ class ProcessPlace:
             records.judge(job.root, job.key, "failed")
             raise JobFailed(record.program, f"could not be started: {error}")
         record = replace(record, pid=answer["pid"], start=answer["start"])  # as the shim wrote
-        self._mine[record.mark] = (shim, name, record)
+        with self._lock:
+            self._mine[record.mark] = _Mine(shim, name, record)
         if self._stopped(job):
             self._ask_to_stop(record)  # stop_all came between
         return record
@@ -117,7 +119,7 @@ class ProcessPlace:
         return Outcome(**(gone.outcome or {"code": None}))
 
     def stop(self, record: Record) -> Record:
-        if record.mark in self._mine:
+        if self._known(record):
             self._ask_to_stop(record)
         else:
             _stop_from_record(record)
@@ -138,43 +140,51 @@ class ProcessPlace:
     def stop_all(self, run_id: str) -> None:
         """Stop every job that a run of this engine started, all at once, and let none follow."""
         self._closed.add(run_id)
+        with self._lock:
+            mine = list(self._mine.values())
         running = [
-            record
-            for mark, (shim, name, record) in list(self._mine.items())
-            if (mark.startswith(f"{run_id}/") or record.root == run_id)
-            and not shim.ended(name).done()
+            one.record
+            for one in mine
+            if (one.record.key.startswith(f"{run_id}/") or one.record.root == run_id)
+            and not one.shim.ended(one.name).done()
         ]
         for record in running:
             self._ask_to_stop(record)
         for record in running:
             self.stop(record)
 
-    def close(self) -> None:
-        """End the shim, and whatever is still below it."""
+    def close(self, root: str | None = None) -> None:
+        """End the shim of a root, or of all, and whatever is still below it."""
         with self._lock:
-            if self._shim:
-                self._shim.close()
-            self._shim = None
-            self._mine.clear()
+            closing = [root] if root else list(self._shims)
+            shims = [self._shims.pop(one) for one in closing if one in self._shims]
+        for shim in shims:  # other roots start and stop programs meanwhile
+            shim.close()
+        with self._lock:
+            self._mine = {mark: one for mark, one in self._mine.items() if one.shim not in shims}
 
     def _stopped(self, job: Job) -> bool:
         return not self._closed.isdisjoint({job.root, job.key.partition("/")[0]})
 
+    def _known(self, record: Record) -> "_Mine | None":
+        with self._lock:
+            return self._mine.get(record.mark)
+
     def _ask_to_stop(self, record: Record) -> None:
-        shim, name, _ = self._mine[record.mark]
-        with suppress(JobFailed):  # the shim is gone: _gone sees to what it left
-            shim.stop(name, record.grace)
+        if mine := self._known(record):
+            with suppress(JobFailed):  # the shim is gone: _gone sees to what it left
+                mine.shim.stop(mine.name, record.grace)
 
     def _gone(self, record: Record, patience: float) -> Record | None:
         """The record once nothing of the job is left, or None if that takes over `patience` s."""
-        if record.mark in self._mine:
-            shim, name, _ = self._mine[record.mark]
+        if mine := self._known(record):
             try:
-                event = shim.ended(name).result(timeout=patience)
+                event = mine.shim.ended(mine.name).result(timeout=patience)
             except NotYet:
                 return None
             except JobFailed:
-                del self._mine[record.mark]  # somebody killed the shim
+                with self._lock:
+                    self._mine.pop(record.mark, None)  # somebody killed the shim
             else:
                 if event["written"]:
                     return replace(record, outcome=event["outcome"], gone_at=event["gone_at"])
@@ -184,10 +194,19 @@ class ProcessPlace:
         if now.gone_at:
             return now
         if not lives:
-            _stop_from_record(record)  # nobody else will
-            return records.gone(now, asdict(Outcome(code=None)))
+            left = _stop_from_record(record)  # nobody else will
+            return records.gone(now, asdict(Outcome(code=None, left=sorted(left))))
         time.sleep(patience)  # another process's child: its end is a file, not an event
         return None
+
+
+@dataclass(frozen=True)
+class _Mine:
+    """A program that this process started."""
+
+    shim: ShimClient
+    name: str  # the shim's for it
+    record: Record
 
 
 class _Follower:
@@ -222,19 +241,23 @@ def living(record: Record) -> set[int]:
     """Every process of a job that is alive now, seen from any process of this machine."""
     if record.boot != boot_id():
         return set()
-    pids = marked("PENSTOCK_JOB", record.mark)
+    pids = marked(JOB_MARK, record.mark)
     if record.pid and record.start is not None and start_ticks(record.pid) == record.start:
         pids |= {record.pid} | descendants(record.pid) | in_session(record.pid)
     return pids
 
 
-def _stop_from_record(record: Record) -> None:
+def _stop_from_record(record: Record) -> set[int]:
+    """End the job's processes; returns those that could not be ended."""
     deadline = time.monotonic() + record.grace
-    signal_all(living(record), signal.SIGTERM)
-    while left := living(record):
-        if time.monotonic() >= deadline:
-            signal_all(left, signal.SIGKILL)
+    forbidden = signal_all(living(record), signal.SIGTERM)
+    while (now := time.monotonic()) < deadline + PRESSED:
+        if not (left := living(record) - forbidden):
+            break
+        if now >= deadline:
+            forbidden |= signal_all(left, signal.SIGKILL)
         time.sleep(0.02)  # not our children: there is no event for their end
+    return living(record)
 
 
 def _shim_lives(record: Record) -> bool:
@@ -243,4 +266,4 @@ def _shim_lives(record: Record) -> bool:
     return start_ticks(record.shim_pid) == record.shim_start
 
 
-PROCESS = ProcessPlace()  # one shim per engine process
+PROCESS = ProcessPlace()  # the one of this process

@@ -5,6 +5,9 @@ Used by the shim, and by a process that knows nothing of a program but its recor
 
 import os
 
+# What every process of a run, and of one program, carries in its environment.
+RUN_MARK, JOB_MARK = "PENSTOCK_RUN", "PENSTOCK_JOB"
+
 
 def start_ticks(pid: int) -> int | None:
     """When `pid` started (clock ticks since boot), which tells it from a later one; None if gone.
@@ -70,10 +73,14 @@ def _stat(pid: int) -> list[bytes] | None:
     return None if fields[0] in (b"Z", b"X") else fields
 
 
-def signal_all(pids: set[int], number: int) -> None:
-    """Send a signal to each; one that is already gone is no error."""
+def signal_all(pids: set[int], number: int) -> set[int]:
+    """Send a signal to each that is there; returns those of another user, which we may not."""
+    forbidden = set()
     for pid in pids:
         try:
             os.kill(pid, number)
         except ProcessLookupError:
             continue
+        except PermissionError:
+            forbidden.add(pid)
+    return forbidden

@@ -1,42 +1,41 @@
 """The progress of a run: an honest integer that never falls, made in this one place.
 
-a task's share (0..1) ──► Progress ──► percent ──► reports, and artifacts at most once a second
+a task's share (0..1) ──► Progress ──► percent ──► reports, artifact of the run
         a child run ──────────┘
 """
 
 import math
 import threading
-import time
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
-from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.runtime import flow_run
 
 from flows._run.api import api
-
-INTERVAL = 1.0  # seconds between two writes of the same artifact
+from flows._run.published import Published
 
 
 class Progress:
     """How far one run has come.
 
     `parts` is how many tasks and child runs the run has, all of equal weight; with None the number
-    is not known, and the percentage is honest about it: one more may always come.
+    is not known, and the percentage is honest about it: one more may always come. `reached` is the
+    percentage that an earlier attempt of the run has told: there it begins.
     """
 
     def __init__(
         self,
         parts: int | None = None,
         *,
+        reached: int = 0,
         above: Callable[[float], None] | None = None,
         publish: Callable[[int], None] | None = None,
     ) -> None:
         self._parts, self._above, self._publish = parts, above, publish
         self._planned: set[str] | None = None
         self._shares: dict[str, float] = {}
-        self._fraction = 0.0
+        self._fraction = reached / 100
         self._lock = threading.Lock()
 
     @property
@@ -45,9 +44,9 @@ class Progress:
         return min(99, math.floor(100 * self._fraction + 1e-9))
 
     def plan(self, keys: Iterable[str]) -> None:
-        """Say what the run consists of; shares of anything else do not count from now on."""
+        """Add to what the run consists of; shares of anything else do not count from now on."""
         with self._lock:
-            self._planned = set(keys)
+            self._planned = {*(self._planned or ()), *keys}
 
     def set(self, key: str, share: float) -> None:
         """A task or child run has done `share` of its work; it never goes back."""
@@ -62,40 +61,6 @@ class Progress:
             self._above(self._fraction)
         if self._publish:
             self._publish(self.percent)
-
-
-class Published:
-    """One progress artifact, written when it changed and a second has passed."""
-
-    def __init__(self, flow_run_id: UUID, task_run_id: UUID | None, about: str) -> None:
-        self._of = (flow_run_id, task_run_id, about)
-        self._artifact: UUID | None = None
-        self._shown, self._at = -1, 0.0
-        self._lock = threading.Lock()
-
-    def show(self, percent: int, *, now: bool = False) -> None:
-        with self._lock:
-            due = now or time.monotonic() - self._at >= INTERVAL
-            if percent == self._shown or not due:
-                return
-            if self._artifact is None:
-                flow_run_id, task_run_id, about = self._of
-                self._artifact = (
-                    api()
-                    .create_artifact(
-                        ArtifactCreate(
-                            type="progress",
-                            description=about,
-                            data=float(percent),
-                            flow_run_id=flow_run_id,
-                            task_run_id=task_run_id,
-                        )
-                    )
-                    .id
-                )
-            else:
-                api().update_artifact(self._artifact, ArtifactUpdate(data=float(percent)))
-            self._shown, self._at = percent, time.monotonic()
 
 
 def run_artifact() -> Callable[[int], None] | None:

@@ -1,12 +1,13 @@
 """Records on disk: a folder for each program that was started, every file written by rename.
 
 `record.json` is never changed. What became of the program is added beside it, a file for each
-fact: `started.json` and `ended.json` by the shim, which saw it, `judged.json` by the task.
+fact: `started.json` and `ended.json` by the shim, which saw it, `judged.json` by the task. An end
+that the shim could not write, or did not live to see, is added by whoever notices.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from blocks._home import home, private, run_folder, write_private
+from blocks._home import private, run_folder, run_place, write_private
 from flows._run.job import Record
 from flows._run.shim import ENDED, STARTED
 
@@ -57,16 +58,17 @@ def latest(root: str, key: str) -> Record | None:
 
 def of_run(root: str) -> Iterator[Record]:
     """Every record of a run."""
-    for path in sorted((home() / "runs" / root).glob(f"*/{RECORD}")):
+    for path in sorted(run_place(root).glob(f"*/{RECORD}")):
         if record := _read(path.parent):
             yield record
 
 
-def judge(root: str, key: str, verdict: str) -> None:
-    """Write down what the task made of the newest outcome: only a failure raises the generation."""
-    record = latest(root, key)
-    if record and record.judged is None:
-        _add(record, JUDGED, judged=verdict)
+def judge(root: str, keys: Iterable[str], verdict: str) -> None:
+    """Write down what the task made of the newest outcomes: a failure raises the generation."""
+    for key in keys:
+        record = latest(root, key)
+        if record and record.judged is None:
+            _add(record, JUDGED, judged=verdict)
 
 
 def _add(record: Record, name: str, **facts: Any) -> Record:

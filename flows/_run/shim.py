@@ -4,7 +4,7 @@
                                                 │
                                                 └──► the job's folder: its pid, then its end
 
-The engine starts one of these per process, by path, with the standard library alone. It is the
+The engine starts one of these per root run, by path, with the standard library alone. It is the
 sub-reaper of all it started: whatever a program leaves behind, also with setsid, becomes its child.
 It ends when the engine's end of the socket closes, and nothing it started outlives it.
 
@@ -12,11 +12,11 @@ Requests:  {"do": "start", "id", "argv", "env", "cwd", "stdin", "stdout", "stder
             "limit", "mark", "grace"}  answered by {"id", "pid", "start"} or {"id", "error"}
            {"do": "stop", "id", "grace"}
 Events:    {"id", "gone_at", "written", "outcome": {"code", "signal", "max_rss", "cpu", "seconds",
-            "timed_out", "stopped"}}
+            "timed_out", "stopped", "left"}}
 
-Each file of a job has one writer: the engine the record, the shim what it saw, `started.json` and
-`ended.json`. So they are true whoever was killed, and a program that ended while nobody looked has
-its end written down.
+Of a job's files the engine writes the record, the shim what it saw: `started.json`, `ended.json`.
+So they are true whoever was killed, and a program that ended while nobody looked has its end
+written down. Only an end that the shim could not write, or did not live to see, the engine adds.
 """
 
 import ctypes
@@ -35,12 +35,12 @@ from typing import Any
 if not __package__:  # started by path and isolated: so it finds the one module of ours it needs
     sys.path.append(str(Path(__file__).parents[2]))
 
-from flows._run.procfs import descendants, in_session, marked, signal_all, start_ticks
+from flows._run.procfs import JOB_MARK, descendants, in_session, marked, signal_all, start_ticks
 
 PR_SET_CHILD_SUBREAPER = 36
-MARK = "PENSTOCK_JOB"
 STARTED, ENDED = "started.json", "ended.json"
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL unless a request says otherwise
+PRESSED = 10.0  # seconds of SIGKILL after which what is still there is called left
 
 
 class Program:
@@ -56,6 +56,8 @@ class Program:
         self.deadline: float | None = self.began + limit if limit else None
         self.grace: float = request.get("grace") or GRACE
         self.kill_at: float | None = None
+        self.give_up_at: float | None = None
+        self.forbidden: set[int] = set()  # other users' processes: we may not end them
         self.timed_out = self.stopped = False
         self.end: dict[str, Any] | None = None  # known once the program itself is reaped
 
@@ -157,6 +159,7 @@ class Shim:
                 break
             ended = True
             if program := self.running.pop(pid, None):
+                program.deadline = None  # it ended in time; what it left has its grace
                 code = os.waitstatus_to_exitcode(status)
                 program.end = {
                     "code": code if code >= 0 else None,
@@ -174,8 +177,8 @@ class Shim:
         strays = self._strays() if ended else set()
         for program in ended:
             left = strays and strays & self._kin(program)
-            if not left:
-                self._report(program)
+            if not left - program.forbidden:
+                self._report(program, left)
             elif program.kill_at is None:
                 self._terminate(program, None)
 
@@ -190,12 +193,13 @@ class Shim:
 
     def _kin(self, program: Program) -> set[int]:
         """Processes of `program` wherever they hang: by its session, or by the mark it gave."""
-        return in_session(program.pid) | marked(MARK, program.mark)
+        return in_session(program.pid) | marked(JOB_MARK, program.mark)
 
     def _terminate(self, program: Program, grace: float | None) -> None:
         if program.kill_at is None:
             program.kill_at = time.monotonic() + (program.grace if grace is None else grace)
-            signal_all(self._members(program), signal.SIGTERM)
+            program.give_up_at = program.kill_at + PRESSED
+            program.forbidden |= signal_all(self._members(program), signal.SIGTERM)
 
     def _press(self) -> None:
         """Act on what is due: time limits, and the end of grace periods."""
@@ -206,14 +210,17 @@ class Shim:
                 self._terminate(program, None)
             if program.kill_at is not None and now >= program.kill_at:
                 program.kill_at = now + 0.1  # again, until nothing is left: it may have forked
-                signal_all(self._members(program), signal.SIGKILL)
+                program.forbidden |= signal_all(self._members(program), signal.SIGKILL)
                 self._settle()
+                if program.id in self.programs and now >= (program.give_up_at or now):
+                    self._report(program, self._members(program))
 
-    def _report(self, program: Program) -> None:
+    def _report(self, program: Program, left: set[int]) -> None:
         outcome = {
-            **(program.end or {}),
+            **(program.end or {"code": None}),
             "timed_out": program.timed_out,
             "stopped": program.stopped,
+            "left": sorted(left),
         }
         end = {"outcome": outcome, "gone_at": datetime.now(UTC).isoformat(timespec="seconds")}
         del self.programs[program.id]
@@ -226,20 +233,23 @@ class Shim:
             self.closing = True
 
     def _end_all(self) -> None:
-        """End everything below us: first politely, then not, until nothing is there."""
+        """End everything below us: first politely, then not, until nothing is there that we may."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # waited for below
         for program in self.programs.values():
             program.stopped = True
-        signal_all(descendants(os.getpid()), signal.SIGTERM)
+        forbidden = signal_all(descendants(os.getpid()), signal.SIGTERM)
         deadline = time.monotonic() + GRACE
-        while left := descendants(os.getpid()):
-            if time.monotonic() >= deadline:
-                signal_all(left, signal.SIGKILL)
+        while (now := time.monotonic()) < deadline + PRESSED:
+            if not (left := descendants(os.getpid()) - forbidden):
+                break
+            if now >= deadline:
+                forbidden |= signal_all(left, signal.SIGKILL)
             signal.sigtimedwait({signal.SIGCHLD}, 0.05)
             self._reap()
         self._reap()
+        left = descendants(os.getpid())
         for program in list(self.programs.values()):
-            self._report(program)
+            self._report(program, left and left & self._members(program))
 
 
 def _note(folder: str, name: str, facts: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The engine's side of the shim: started on first use, closed with the outermost run."""
+"""The engine's side of the shim: started when a root needs it, closed when that root ends."""
 
 import json
 import os
@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from blocks.errors import JobFailed
-from flows._run.procfs import start_ticks
+from flows._run.procfs import RUN_MARK, start_ticks
 
 SHIM = Path(__file__).with_name("shim.py")
 
@@ -27,7 +28,7 @@ class ShimClient:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(SHIM), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env={"PENSTOCK_RUN": root, "PATH": os.environ.get("PATH", "")},
+                env={RUN_MARK: root, "PATH": os.environ.get("PATH", "")},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -82,7 +83,8 @@ class ShimClient:
             raise JobFailed("the shim", f"is gone ({error.strerror})") from error
 
     def _read(self) -> None:
-        with self._socket.makefile("rb") as lines:
+        # A shim that was killed before it read all we sent resets the connection.
+        with self._socket.makefile("rb") as lines, suppress(ConnectionError):
             for line in lines:
                 message = json.loads(line)
                 if "outcome" in message:

@@ -6,8 +6,9 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
 from blocks import MailChannel, SlackChannel
+from blocks._changes import Change
 from blocks._channel import ERROR, LINE, LINES, kind, lasting_id, link, note
-from blocks._messages import Change, Failure, Message, Names, messages
+from blocks._messages import Failure, Message, Names, messages
 
 ROOT, CHILD = "0a6f0000-0000-0000-0000-000000000001", "0a6f0000-0000-0000-0000-000000000002"
 NAMES = Names("flights", "run-7", root=ROOT, deployment="nightly", flow="fly", by="ada")

@@ -488,6 +488,11 @@ def test_a_password_that_cannot_be_sent_is_unusable_and_never_shown(start, chann
     assert post.logins == []
 
 
+def test_a_channel_tells_people_where_its_mails_go(channel):
+    mail = channel(25, host="smtp.example.org", password="hunter2")
+    assert mail.where == "ops@example.org, Ada <ada@example.org> by smtp.example.org:25"
+
+
 def test_a_password_never_goes_in_the_clear(channel):
     with pytest.raises(ConfigError, match="never sent in the clear"):
         channel(25, security="none", password="hunter2")

@@ -4,16 +4,18 @@ import base64
 import hashlib
 import hmac
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from prefect.client.schemas.objects import State, StateType
 
 import blocks._messages as wire
-from blocks import SigningKey, VerifyKey
+from blocks import ReportEndpoint, SigningKey, VerifyKey
+from blocks._changes import Change
 from blocks.errors import NotVerified
 
 FIELDS = {
@@ -50,95 +52,152 @@ NOT_TOLD = [
     ("PAUSED", "Paused"),
     ("PAUSED", "Suspended"),
 ]
-NAMES = wire.Names("flights", "run-7")
+RUN, CHILD, TASK = "7f", "9c", "t1"
+AT = "2026-11-21T09:30:00.000001+00:00"
+NAMES = wire.Names("flights", "run-7", root=RUN)
 IDS = {"dag_id": "flights", "run_id": "run-7"}
 FAIR = {**IDS, "results": {"naïve": [1, 2.5, None, "✈"]}}
 
 
-def state(kind: str, name: str | None = None) -> State[Any]:
-    return State(type=StateType(kind), name=name)
+def of_task(kind: str, name: str = "", **more: Any) -> list[wire.Message]:
+    of = {"run": RUN, "task": "count", "task_run": TASK, "progress": 40, **more}
+    return wire.messages(Change(state="s1", type=kind, name=name, at=AT, **of), NAMES)
 
 
-def of_task(at: State[Any], progress: int | None = 40, **more: Any) -> list[wire.Message]:
-    return wire.task_messages(NAMES, "count", at, progress=progress, **more)
-
-
-def of_run(at: State[Any], progress: int = 100) -> list[wire.Message]:
-    return wire.run_messages(NAMES, "7f", at, progress=progress, error="no fuel", results=[1])
+def of_run(kind: str, name: str = "", progress: int = 100, run: str = RUN) -> list[wire.Message]:
+    change = Change(run, "s1", kind, name, AT, message="no fuel", progress=progress)
+    return wire.messages(change, NAMES, results=[1])
 
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_each_event_gives_the_messages_of_the_table_with_exactly_their_fields(event):
     kind, name, routes = EVENTS[event]
-    messages = (of_task if "task" in event else of_run)(state(kind, name))
+    messages = (of_task if "task" in event else of_run)(kind, name)
     assert sorted(m.route for m in messages) == routes
     assert all(set(m.payload) == FIELDS[m.route] for m in messages)
 
 
 @pytest.mark.parametrize(("kind", "name", "word"), WORDS)
 def test_each_state_of_a_task_has_its_word(kind, name, word):
-    assert wire.wire_state(state(kind, name)) == word
-    status = next(m for m in of_task(state(kind, name)) if m.route == "status")
+    status = next(m for m in of_task(kind, name) if m.route == "status")
     assert status.payload == {"state": word, **IDS, "task_id": "count"}
 
 
 @pytest.mark.parametrize(("kind", "name"), [*NOT_TOLD, ("CANCELLING", "Cancelling")])
 def test_other_states_of_a_task_are_told_to_nobody(kind, name):
-    assert wire.wire_state(state(kind, name)) is None
-    assert of_task(state(kind, name)) == []
+    assert of_task(kind, name) == []
 
 
+@pytest.mark.parametrize("run", [RUN, CHILD])
 @pytest.mark.parametrize(("kind", "name"), [*NOT_TOLD, ("RUNNING", "Running")])
-def test_a_run_that_goes_on_or_has_not_begun_tells_nothing_of_itself(kind, name):
-    assert of_run(state(kind, name)) == []
+def test_a_run_that_goes_on_or_has_not_begun_tells_existing_listeners_nothing(kind, name, run):
+    endpoint = ReportEndpoint(url="http://here", unsigned=True)
+    assert [m for m in of_run(kind, name, run=run) if endpoint.wants(m)] == []
+
+
+def test_a_run_that_has_not_started_in_time_is_late():
+    [late] = of_run("SCHEDULED", "Late")
+    assert (late.route, late.state, late.id) == ("late", "late", "s1/late")
+    assert "not started in time" in late.error
 
 
 def test_a_cancelled_run_tells_the_same_before_and_after_prefect_makes_it_so():
-    [before], [after] = of_run(state("CANCELLING"), 40), of_run(state("CANCELLED"), 40)
+    [before], [after] = of_run("CANCELLING", progress=40), of_run("CANCELLED", progress=40)
     assert before == after
     assert before.id == "7f.cancelled/progress"
     assert before.payload == {"state": "failed", **IDS, "progress": 40, "error": "no fuel"}
 
 
 def test_with_a_task_that_succeeded_its_run_is_running_at_that_percentage():
-    told = {m.route: m.payload for m in of_task(state("COMPLETED"), progress=40)}
+    told = {m.route: m.payload for m in of_task("COMPLETED", progress=40)}
     assert told["progress"] == {"state": "running", **IDS, "progress": 40, "error": ""}
 
 
-def test_a_task_of_a_child_run_sends_its_status_only():
-    assert [m.route for m in of_task(state("COMPLETED"), progress=None)] == ["status"]
+def test_a_task_of_unknown_progress_or_of_a_child_run_sends_its_status_only():
+    assert [m.route for m in of_task("COMPLETED", progress=None)] == ["status"]
+    [of_child] = of_task("COMPLETED", run=CHILD)
+    assert (of_child.route, of_child.run, of_child.parent) == ("status", CHILD, RUN)
+    assert of_child.payload == {"state": "success", **IDS, "task_id": "count"}
+
+
+@pytest.mark.parametrize("kind", ["COMPLETED", "FAILED", "CRASHED", "CANCELLING"])
+def test_the_end_of_a_child_run_is_no_progress_and_no_results_of_its_root(kind):
+    [end] = of_run(kind, run=CHILD)
+    assert (end.route, end.run, end.parent) == ("child", CHILD, RUN)
+    assert not ReportEndpoint(url="http://here", unsigned=True).wants(end)
+    assert end.results is None
 
 
 @pytest.mark.parametrize("progress", [0, 40, 99, 100])
 def test_a_run_is_at_100_when_it_succeeded_and_only_then(progress):
-    good = {m.route: m.payload for m in of_run(state("COMPLETED"), progress)}
+    good = {m.route: m.payload for m in of_run("COMPLETED", progress=progress)}
     assert good["progress"] == {"state": "success", **IDS, "progress": 100, "error": ""}
     assert good["results"] == {**IDS, "results": [1]}
-    [bad] = of_run(state("FAILED"), progress)
+    [bad] = of_run("FAILED", progress=progress)
     assert bad.payload["progress"] == min(progress, 99)
 
 
 @pytest.mark.parametrize("tell", [of_task, of_run])
 @pytest.mark.parametrize("kind", ["COMPLETED", "FAILED"])
 def test_the_id_of_a_message_is_the_state_and_the_route(tell, kind):
-    at = state(kind)
-    assert [m.id for m in tell(at)] == [f"{at.id}/{m.route}" for m in tell(at)]
+    assert [m.id for m in tell(kind)] == [f"s1/{m.route}" for m in tell(kind)]
 
 
 def test_a_retry_and_a_crash_are_known_by_the_task_since_their_states_come_late():
-    assert wire.retry_id("abc", 2) == "abc.2/status"
-    assert wire.crash_id("abc") == "abc.crashed/status"
-    [message] = of_task(state("RUNNING", "Retrying"), message_id=wire.retry_id("abc", 2))
-    assert message.id == "abc.2/status"
+    assert [m.id for m in of_task("SCHEDULED", "AwaitingRetry", attempt=2)] == ["t1.2/status"]
+    assert [m.id for m in of_task("RUNNING", "Retrying", attempt=3)] == ["t1.2/status"]
+    assert [m.id for m in of_task("CRASHED", "Crashed")] == ["t1.crashed/status"]
 
 
-def test_older_listeners_get_the_state_as_title_and_nothing_else_changes():
-    message = wire.Message("1/status", "status", {"state": "failed", "task_id": "count"})
-    assert message.renamed("title").payload == {"title": "failed", "task_id": "count"}
-    assert message.renamed("title").id == message.id
-    assert message.renamed("state") == message
-    results = wire.Message("1/results", "results", {"results": {"state": "of the art"}})
-    assert results.renamed("title") == results
+def test_a_later_state_gives_a_higher_seq_to_the_microsecond():
+    [before], [after] = of_task("RUNNING"), of_task("FAILED")
+    after = replace(after, at="2026-11-21T10:30:00.000002+01:00")  # another zone
+    assert after.seq - before.seq == 1
+    assert before.seq == datetime(2026, 11, 21, 9, 30, tzinfo=UTC).timestamp() * 1_000_000 + 1
+
+
+def test_results_are_the_roots_alone_with_the_place_where_they_are_kept():
+    change = Change(RUN, "s1", "COMPLETED", "Completed", AT)
+    progress, results = wire.messages(change, NAMES, results=[1], location="/there")
+    assert (progress.results, progress.location) == (None, None)
+    assert (results.results, results.location) == ([1], "/there")
+
+
+def test_a_failed_run_carries_what_it_says_of_itself():
+    why = wire.Failure("count", ("a line", "and another"))
+    change = Change(RUN, "s1", "FAILED", "Failed", AT, message="no fuel")
+    [end] = wire.messages(change, NAMES, failure=why)
+    assert (end.error, end.failure) == ("no fuel", why)
+
+
+@pytest.mark.parametrize("message", [*of_run("COMPLETED"), *of_run("FAILED"), *of_task("FAILED")])
+def test_a_message_kept_as_json_comes_back_as_it_was(message):
+    message = replace(message, failure=wire.Failure("count", ("✈", "caf\udce9")))
+    assert wire.Message.from_json(message.as_json()) == message
+
+
+class Plane:
+    def __str__(self) -> str:
+        return "a plane"
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        ({"naïve": [1, 2.5, None, "✈", True]}, {"naïve": [1, 2.5, None, "✈", True]}),
+        ([float("nan"), float("inf")], [None, None]),
+        ({1: (2, {3})}, {"1": [2, [3]]}),
+        (datetime(2026, 11, 21, tzinfo=UTC), "2026-11-21T00:00:00Z"),
+        ([Plane()], ["a plane"]),
+        ({"caf\udce9": ["caf\udce9"]}, {"caf?": ["caf?"]}),
+        (b"caf\xe9", "caf�"),
+        (2**70, 2**70),
+    ],
+    ids=ascii,
+)
+def test_a_result_is_told_as_json_has_it_whatever_it_was(result, told):
+    assert wire.plain(result) == told
+    json.dumps(told, ensure_ascii=False, allow_nan=False).encode()
 
 
 @pytest.mark.parametrize(
@@ -153,7 +212,12 @@ def test_older_listeners_get_the_state_as_title_and_nothing_else_changes():
     ],
 )
 def test_a_run_is_called_by_its_labels_then_its_deployment_then_its_flow(labels, deployment, told):
-    assert wire.names(labels, 42, deployment, "flow") == wire.Names(*told)
+    names = wire.names(labels, 42, deployment, "flow", "ann")
+    assert names == wire.Names(*told, root="42", deployment=deployment, flow="flow", by="ann")
+
+
+def results() -> wire.Message:
+    return wire.Message("1/results", "results", "success", NAMES, at=AT, results=FAIR["results"])
 
 
 def pair() -> tuple[str, str]:
@@ -172,7 +236,8 @@ def own() -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def body(own: tuple[str, str]) -> bytes:
-    return wire.encode(wire.Message("1/results", "results", FAIR), SigningKey(pem=own[0]).sign)
+    endpoint = ReportEndpoint(url="http://here", signing_key=SigningKey(pem=own[0]))
+    return endpoint.request(results())[0]
 
 
 def refused(own: tuple[str, str], body: bytes, max_body: int = 1 << 20) -> bool:
@@ -189,7 +254,7 @@ def test_a_signed_body_is_one_token_that_pyjwt_alone_reads_as_exactly_the_fields
 
 
 def test_an_unsigned_body_holds_the_fields_in_the_clear_and_is_refused(own):
-    body = wire.encode(wire.Message("1/results", "results", FAIR), None)
+    body, _ = ReportEndpoint(url="http://here", unsigned=True).request(results())
     assert json.loads(body) == {"payload": FAIR}
     assert refused(own, body)
 

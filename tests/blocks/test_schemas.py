@@ -99,6 +99,13 @@ def test_slugs_never_change():
     assert {block.__name__: vars(block)["_block_type_slug"] for block in EACH} == SLUGS
 
 
+def test_a_block_is_looked_up_by_the_key_that_prefect_would_make():
+    for block in EACH:
+        made = Block.__dispatch_key__.__func__(block)
+        assert block.__dispatch_key__() == made == SLUGS[block.__name__]
+        assert Block.get_block_class_from_key(made) is block
+
+
 def test_the_registry_names_every_block_and_where_it_is():
     assert sorted(blocks._WHERE) == sorted(blocks.__all__)
     for name, module in blocks._WHERE.items():

@@ -1,6 +1,8 @@
 """Keys sign and check from any source; what is wrong with one is said, and never what is in it."""
 
 import base64
+import hmac
+import json
 import traceback
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,19 @@ from jwt.warnings import InsecureKeyLengthWarning
 
 from blocks import SigningKey, VerifyKey
 from blocks.errors import ConfigError, KeyUnusable, NotVerified
+from blocks.signing import jwks
 
 CLAIMS = {"dag_id": "flights", "progress": 40, "nested": {"naïve": [None, 1.5]}}
 ALGORITHMS = ["RS256", "ES256", "EdDSA"]
+SECRET = "a shared secret of at least 32 bytes"
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8
 
 
 def make(algorithm: str) -> tuple[str, str]:
-    """A new private key and its public one."""
+    """A new private key and its public one; for HS256 the same secret twice."""
+    if algorithm == "HS256":
+        return SECRET, SECRET
     key: Any = {
         "RS256": lambda: rsa.generate_private_key(65537, 2048),
         "short": lambda: rsa.generate_private_key(65537, 1024),
@@ -36,7 +42,7 @@ def make(algorithm: str) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def keys() -> dict[str, tuple[str, str]]:
-    return {kind: make(kind) for kind in (*ALGORITHMS, "P-384", "short")}
+    return {kind: make(kind) for kind in (*ALGORITHMS, "HS256", "P-384", "short")}
 
 
 def source(kind: str, pem: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -68,8 +74,8 @@ def test_what_a_key_signs_its_public_key_reads(algorithm, kind, keys, tmp_path, 
     assert VerifyKey(algorithm=algorithm, pem=public).verify(signing.sign(CLAIMS)) == CLAIMS
 
 
-@pytest.mark.parametrize("kind", ["path", "pem"])
-def test_a_verify_key_is_read_from_a_file_or_from_the_block(kind, keys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["path", "variable", "pem"])
+def test_a_verify_key_is_read_from_any_source(kind, keys, tmp_path, monkeypatch):
     private, public = keys["RS256"]
     token = SigningKey(pem=private).sign(CLAIMS)
     assert VerifyKey(**source(kind, public, tmp_path, monkeypatch)).verify(token) == CLAIMS
@@ -90,9 +96,11 @@ def test_a_signing_key_has_exactly_one_source(sources):
         SigningKey(**sources)
 
 
-@pytest.mark.parametrize("sources", [{}, {"path": "/a", "pem": "x"}])
+@pytest.mark.parametrize(
+    "sources", [{}, {"path": "/a", "pem": "x"}, {"paths": ["/a"], "jwks": "/b"}]
+)
 def test_a_verify_key_has_exactly_one_source(sources):
-    with pytest.raises(ConfigError, match="exactly one of path or pem"):
+    with pytest.raises(ConfigError, match="exactly one of path, paths, variable, pem or jwks"):
         VerifyKey(**sources)
 
 
@@ -235,3 +243,162 @@ def test_a_replaced_key_variable_counts_from_the_next_use_on(keys, monkeypatch):
     for pair in (keys["RS256"], make("RS256")):
         monkeypatch.setenv("MY_KEY", pair[0])
         assert VerifyKey(pem=pair[1]).verify(signing.sign(CLAIMS)) == CLAIMS
+
+
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "HS256"])
+def test_a_key_is_parsed_once_and_read_at_every_use(algorithm, keys, tmp_path):
+    path = tmp_path / "key"
+    path.write_text(keys[algorithm][0] + "\n")
+    signing = SigningKey(algorithm=algorithm, path=str(path))
+    assert signing._key() is signing._key()
+    path.unlink()
+    assert str(path) in unusable(signing)
+
+
+@pytest.mark.parametrize("kind", ["path", "variable"])
+def test_a_shared_secret_signs_and_checks(kind, keys, tmp_path, monkeypatch):
+    where = source(kind, SECRET + "\n", tmp_path, monkeypatch)
+    token = SigningKey(algorithm="HS256", **where).sign(CLAIMS)
+    assert VerifyKey(algorithm="HS256", **where).verify(token) == CLAIMS
+    assert jwt.decode(token, SECRET, ["HS256"]) == CLAIMS
+
+
+def test_a_secret_as_standard_webhooks_writes_it_is_its_bytes():
+    raw = bytes(range(32))
+    token = SigningKey(algorithm="HS256", pem="whsec_" + base64.b64encode(raw).decode()).sign(
+        CLAIMS
+    )
+    assert jwt.decode(token, raw, ["HS256"]) == CLAIMS
+
+
+@pytest.mark.parametrize("secret", ["too short for HS256", "whsec_" + "c2hvcnQ=", "whsec_?"])
+def test_a_weak_or_broken_secret_is_unusable_and_never_shown(secret, tmp_path):
+    assert "HS256" in unusable(SigningKey(algorithm="HS256", pem=secret), secret)
+    (tmp_path / "secret").write_text(secret)
+    unusable(VerifyKey(algorithm="HS256", path=str(tmp_path / "secret")), secret)
+
+
+@pytest.mark.parametrize("kind", ALGORITHMS)
+def test_a_public_key_is_no_shared_secret(kind, keys, tmp_path):
+    (tmp_path / "key").write_text(keys[kind][1])
+    said = unusable(VerifyKey(algorithm="HS256", path=str(tmp_path / "key")))
+    assert "it is PEM, and no secret" in said
+
+
+@pytest.mark.parametrize("source", [{"pem": SECRET}, {"jwks": "/keys.json"}])
+def test_a_shared_secret_never_stands_in_a_verify_key(source):
+    with pytest.raises(ConfigError, match="name its path or variable"):
+        VerifyKey(algorithm="HS256", **source)
+
+
+def test_a_key_id_is_told_in_the_header_and_other_headers_join_it(keys):
+    private = keys["ES256"][0]
+    named = SigningKey(algorithm="ES256", pem=private, key_id="2026-11")
+    header = jwt.get_unverified_header(named.sign(CLAIMS, {"typ": "report+jwt"}))
+    assert header == {"alg": "ES256", "kid": "2026-11", "typ": "report+jwt"}
+    plain = SigningKey(algorithm="ES256", pem=private).sign(CLAIMS)
+    assert jwt.get_unverified_header(plain) == {"alg": "ES256", "typ": "JWT"}
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one file", "two files"])
+def test_in_a_rotation_the_old_key_and_the_new_one_both_count(together, keys, tmp_path):
+    old, new, other = keys["RS256"], make("RS256"), make("RS256")
+    files = [tmp_path / "old.pem", tmp_path / "new.pem"]
+    files[0].write_text(old[1] + new[1] if together else old[1])
+    files[1].write_text(new[1])
+    paths = [str(file) for file in files[: 1 if together else 2]]
+    verifying = VerifyKey(paths=paths)
+    for private, _ in (old, new):
+        assert verifying.verify(SigningKey(pem=private, key_id="any").sign(CLAIMS)) == CLAIMS
+    with pytest.raises(NotVerified):
+        verifying.verify(SigningKey(pem=other[0]).sign(CLAIMS))
+
+
+ROUTES: dict[str, dict[str, Any]] = {
+    "status": {"state": "running", "dag_id": "d", "run_id": "r", "task_id": "t"},
+    "progress": {"state": "failed", "dag_id": "d", "run_id": "r", "progress": 40, "error": "naïve"},
+    "results": {"dag_id": "d", "run_id": "r", "results": {"tables": [1, None, {"a": 0.5}]}},
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "HS256"])
+def test_a_key_an_algorithm_and_nothing_else_read_every_message(algorithm, route, keys):
+    private, public = keys[algorithm]
+    signing = SigningKey(algorithm=algorithm, pem=private, key_id="2026-11")
+    assert jwt.decode(signing.sign(ROUTES[route]), public, [algorithm]) == ROUTES[route]
+
+
+def forged(header: dict[str, Any], secret: bytes | None = None) -> str:
+    """A token with any header, signed with HMAC or not at all."""
+    parts = [json.dumps(part).encode() for part in (header, CLAIMS)]
+    content = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    signature = hmac.digest(secret, content, "sha256") if secret else b""
+    return f"{content.decode()}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+
+
+def refused(key: VerifyKey, token: str) -> str:
+    with pytest.raises(NotVerified) as caught:
+        key.verify(token)
+    with pytest.raises(NotVerified):
+        key.opened(token)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["none", "None", "NONE", ""])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_token_without_a_signature_is_refused(algorithm, name, keys):
+    refused(VerifyKey(algorithm=algorithm, pem=keys[algorithm][1]), forged({"alg": name}))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_public_key_used_as_a_secret_forges_nothing(algorithm, keys):
+    public = keys[algorithm][1]
+    der = base64.b64decode("".join(public.splitlines()[1:-1]))
+    for secret in (public.encode(), public.strip().encode(), der):
+        for header in ({"alg": "HS256"}, {"alg": algorithm}):
+            refused(VerifyKey(algorithm=algorithm, pem=public), forged(header, secret))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"alg": "HS256", "crit": ["exp2"], "exp2": 1},
+        {"alg": "HS256", "b64": False, "crit": ["b64"]},
+        {"alg": "HS256", "kid": 7},
+        {"alg": "HS256", "pad": "x" * 5000},
+        ["HS256"],
+        {},
+    ],
+    ids=["crit", "b64", "kid", "long", "list", "empty"],
+)
+def test_a_header_that_asks_for_more_than_a_key_is_refused(header, keys, monkeypatch):
+    monkeypatch.setenv("MY_KEY", SECRET)
+    verifying = VerifyKey(algorithm="HS256", variable="MY_KEY")
+    assert verifying.verify(forged({"alg": "HS256"}, SECRET.encode())) == CLAIMS
+    refused(verifying, forged(header, SECRET.encode()))
+
+
+def test_a_key_that_the_token_brings_along_is_not_looked_at(keys):
+    mine = make("ES256")
+    jwk = jwks([SigningKey(algorithm="ES256", pem=mine[0])])["keys"][0]
+    for header in (
+        {"jwk": jwk},
+        {"jku": "https://evil.example/"},
+        {"x5u": "https://evil.example/"},
+    ):
+        token = SigningKey(algorithm="ES256", pem=mine[0]).sign(CLAIMS, header)
+        refused(VerifyKey(algorithm="ES256", pem=keys["ES256"][1]), token)
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["", ".", "..", "a.b.c", "é.é.é", "[" * 5000, "e30.e30.", "x" * 100_000],
+)
+def test_what_is_no_token_is_refused(token, keys):
+    refused(VerifyKey(pem=keys["RS256"][1]), token)
+
+
+def test_endless_nesting_is_refused(keys):
+    deep = base64.urlsafe_b64encode(b"[" * 2000).decode().rstrip("=")
+    refused(VerifyKey(pem=keys["RS256"][1]), f"{deep}.e30.e30")

@@ -310,6 +310,19 @@ def test_a_channel_never_shows_its_secrets(show):
     assert "hunter2" not in show(both)
 
 
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"token": "xoxb-hunter2", "channel": "#runs"}, "#runs at https://slack.com/api"),
+        ({"webhook": "https://hooks.slack.com/services/hunter2"}, "a webhook at hooks.slack.com"),
+        ({"webhook": "hunter2"}, "a webhook that is no URL"),
+    ],
+    ids=["token", "webhook", "no webhook"],
+)
+def test_a_channel_tells_people_where_its_notes_go_and_no_secret(settings, where):
+    assert SlackChannel(**settings).where == where
+
+
 @pytest.mark.parametrize("settings", [{}, {"token": "xoxb-1"}, {"channel": "#runs"}])
 def test_a_channel_has_a_way_to_post(settings):
     with pytest.raises(ConfigError, match="needs a token and a channel, or a webhook"):

@@ -17,16 +17,16 @@ MASTERS = {
     "yarn": "yarn",
     "k8s": "k8s://https://host:6443",
 }
-# What every run gets; with a local master also LOOPBACK.
-ALWAYS = {
-    "spark.submit.deployMode": "client",
+# What every run gets; with a driver beside the flow also BESIDE, with a local master also LOOPBACK.
+EVERY = {"spark.ui.showConsoleProgress": "false"}
+BESIDE = {
     "spark.eventLog.enabled": "true",
     "spark.eventLog.dir": "file:///runs/my%20run/eventlog",
     "spark.eventLog.rolling.enabled": "false",
     "spark.eventLog.compress": "false",
-    "spark.ui.showConsoleProgress": "false",
     "spark.local.dir": "/runs/my run/scratch",
 }
+ALWAYS = {**EVERY, **BESIDE, "spark.submit.deployMode": "client"}
 LOOPBACK = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
@@ -129,7 +129,7 @@ def test_command_puts_every_property_into_the_file_and_none_on_the_command_line(
         "app.py",
     ]
     assert written(made) == {
-        **ALWAYS,
+        **EVERY,
         "spark.master": "yarn",
         "spark.submit.deployMode": "cluster",
         "spark.app.name": "Nightly",
@@ -248,3 +248,14 @@ def test_command_is_pure(tmp_path):
     first.environment["A"] = "changed"
     assert block.command("a.py", ["x"], folder=tmp_path, **HOMES) == second
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["spark", "yarn", "k8s"])
+def test_a_driver_in_the_cluster_is_told_of_no_folder_of_this_machine(kind):
+    made = command(master=MASTERS[kind], deploy_mode="cluster")
+    assert "my run" not in made.files["spark.properties"].replace("%20", " ")
+    mine = {"spark.eventLog.enabled": "true", "spark.eventLog.dir": "hdfs:///logs"}
+    assert (
+        written(command(master=MASTERS[kind], deploy_mode="cluster", conf=mine)).items()
+        >= mine.items()
+    )

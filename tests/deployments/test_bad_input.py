@@ -192,6 +192,15 @@ def test_a_server_that_asks_who_we_are_is_answered_with_the_setting(server_of, t
     assert f"the server at {url} answers 401: set PREFECT_API_AUTH_STRING" in only_line(done)
 
 
+@pytest.mark.parametrize("name", ["PREFECT_API_AUTH_STRING", "PREFECT_API_KEY"])
+def test_what_is_set_and_refused_is_named_and_never_shown(server_of, tmp_path, name):
+    url = server_of("", status=401)
+    done = penstock("up", "--server", url, home=tmp_path, **{name: "me:hush"})
+    assert done.returncode == 2
+    assert f"answers 401: it refuses the {name} that is set" in only_line(done)
+    assert "hush" not in done.stdout + done.stderr
+
+
 def test_a_server_of_our_version_is_used_without_a_word(api):
     assert check(api) is None
 
@@ -248,6 +257,70 @@ def test_a_server_that_is_gone_is_one_line(tmp_path):
     assert "hush" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("words", [("up",), ("down",), ("status",), ("run", "cwl")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"server": {"pid": 1}}',
+        '{"server": 4200}',
+        '{"server": {"name": "server", "pid": "1", "created": 1.0, "url": ""}}',
+    ],
+)
+def test_a_list_of_services_that_is_broken_is_named(tmp_path, words, text):
+    (tmp_path / "services.json").write_text(text)
+    done = penstock(*words, home=tmp_path)
+    assert done.returncode == 2
+    assert f"{tmp_path}/services.json does not tell what was started" in only_line(done)
+    assert "remove it" in only_line(done)
+    assert (tmp_path / "services.json").read_text() == text
+
+
+# Files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "--file {file} cannot be read: No such file or directory"),
+        ("[spark-config", "--file {file} is no TOML: "),
+        ("[sparc-config.mine]", "{file}: no block type 'sparc-config'; known: "),
+        ("[spark-config]\nmaster = 'yarn'", "{file}: spark-config needs a name for its block"),
+        ("spark-config = 1", "{file}: spark-config needs a name for its block"),
+        (
+            "[spark-config.bad]\nexecutor_cores = 0",
+            "{file}, [spark-config.bad]: executor_cores: Input should be greater than or equal",
+        ),
+        (
+            "[signing-key.bad]\npem = 'hush-hush'\npath = 'x'",
+            "{file}, [signing-key.bad]: ",
+        ),
+        (
+            "[report-endpoint.bad]\nurl = 'http://h'\nsigning_key = '@sining-key/default'",
+            "{file}, [report-endpoint.bad]: '@sining-key/default' names no block type",
+        ),
+        (
+            "[report-endpoint.bad]\nurl = 'http://h'\nsigning_key = '@signing-key/nope'",
+            "{file}, [report-endpoint.bad]: no SigningKey block is called 'nope'",
+        ),
+    ],
+)
+def test_a_file_of_blocks_that_cannot_be_is_named_with_the_block_and_the_field(
+    installation, tmp_path, text, said
+):
+    file = tmp_path / "blocks.toml"
+    if text is not None:
+        file.write_text(text)
+    url = installation.api_url
+    done = penstock("seed", "--file", str(file), home=installation.home, PREFECT_API_URL=url)
+    assert done.returncode == 2, done.stderr
+    assert said.format(file=file) in done.stderr
+    assert "hush-hush" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "make room" not in done.stderr
+
+
 # Places --------------------------------------------------------------------------------------
 
 
@@ -255,7 +328,7 @@ def test_a_server_that_is_gone_is_one_line(tmp_path):
 def test_a_disk_that_is_nearly_full_is_said_before_anything_starts(tmp_path):
     small = f"mount -t tmpfs -o size=8m small {tmp_path} && head -c 3M /dev/zero > {tmp_path}/fill"
     done = penstock("up", home=tmp_path / "home", inside=small)
-    assert done.returncode == 1
+    assert done.returncode == 2
     line = only_line(done)
     assert f"{tmp_path}/home has 5 MB of free disk, and Penstock needs 200 MB" in line
     assert "make room, or set PENSTOCK_HOME" in line

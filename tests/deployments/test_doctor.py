@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx
 import pytest
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -15,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from blocks import ReportEndpoint, SigningKey
 from deployments.doctor.finding import Finding, guarded, run_all
 from deployments.doctor.machine import DISTRIBUTION, ports
-from deployments.doctor.server import RESULT_STORAGE, _results, server
+from deployments.doctor.server import RESULT_STORAGE, _results, _settings, server
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -72,6 +73,29 @@ def test_settings_that_differ_are_named(installation, api, monkeypatch, tmp_path
     (finding,) = [one for one in server() if one.about == "settings"]
     assert finding.level == "warn"
     assert finding.found == "differ from ours: PREFECT_SERVER_CSRF_PROTECTION_ENABLED"
+
+
+@pytest.mark.parametrize(
+    ("path", "origins", "level"),
+    [
+        ("/api", "http://host:42", "ok"),
+        ("/api", "http://elsewhere", "warn"),
+        ("/team/prefect/api", "http://host:42", "ok"),
+        ("/team/prefect/api", "http://127.0.0.1:4200", "ok"),
+        ("/team/prefect/api", "*", "warn"),
+    ],
+)
+def test_whose_pages_may_ask_is_right_below_a_path_unless_all_may(
+    installation, api, monkeypatch, tmp_path, path, origins, level
+):
+    shipped = tmp_path / "server.env"
+    shipped.write_text("PREFECT_SERVER_CORS_ALLOWED_ORIGINS={url}\n")
+    monkeypatch.setattr("deployments.local.server.SETTINGS", shipped)
+    theirs = httpx.Response(200, json={"server": {"api": {"cors_allowed_origins": origins}}})
+    monkeypatch.setattr(api, "request", lambda *_: theirs)
+    monkeypatch.setattr(type(api), "api_url", httpx.URL(f"http://host:42{path}/"))
+    (finding,) = _settings(api)
+    assert finding.level == level, finding.found
 
 
 @pytest.mark.alone(reason="the doctor of another test would find fault with the pool")
@@ -165,6 +189,15 @@ def test_a_home_that_cannot_be_made_is_a_finding_and_the_others_are_made(tmp_pat
     assert code == 1
     assert found["files"]["level"] == "bad"
     assert str(tmp_path / "file") in found["files"]["found"]
+    assert found["Python"]["level"] == "ok"
+
+
+def test_a_list_of_services_that_is_broken_is_a_finding(tmp_path):
+    (tmp_path / "services.json").write_text("{")
+    code, found = alone(tmp_path)
+    assert code == 1
+    assert found["ports"]["level"] == "bad"
+    assert f"{tmp_path}/services.json does not tell what was started" in found["ports"]["found"]
     assert found["Python"]["level"] == "ok"
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
+from deployments.doctor.server import server as doctor
 from deployments.local import service
 from deployments.local.server import server_settings
 
@@ -179,6 +181,21 @@ def test_the_demo_runs_and_every_report_is_verified(proxied, tmp_path):
     assert not [request for request in requests if request[0] in ("401", "403")]
     assert ("101", "GET", f"{PREFIX}api/events/in") in requests
     assert any("/csrf-token" in path for _, _, path in requests)
+
+
+def test_who_says_he_is_another_is_told_that_he_is_refused(proxied):
+    done = proxied.penstock("up", "--server", proxied.api_url, PREFECT_API_AUTH_STRING="team:guess")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "answers 401: it refuses the PREFECT_API_AUTH_STRING that is set" in line
+    assert "guess" not in line
+
+
+def test_the_doctor_finds_the_settings_of_a_server_below_a_path_as_shipped(proxied):
+    who = {PREFECT_API_URL: proxied.api_url, PREFECT_API_AUTH_STRING: ":".join(WHO)}
+    with temporary_settings(who):
+        (finding,) = [one for one in doctor() if one.about == "settings"]
+    assert finding.level == "ok", finding.found
 
 
 def test_the_auth_string_is_written_nowhere(proxied):

@@ -168,6 +168,14 @@ def test_the_port_of_last_time_is_taken_again_if_it_is_free(tmp_path, monkeypatc
         assert choose_port(None, "server", 1) != first
 
 
+def test_a_port_that_was_asked_for_is_taken_again_the_next_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    assert choose_port(port, "server", 1) == port
+    assert choose_port(None, "server", 1) == port
+
+
 def test_the_server_took_the_settings_we_ship(installation):
     settings = httpx.get(f"{installation.api_url}/admin/settings").json()["server"]
     assert settings["analytics_enabled"] is False

@@ -58,7 +58,7 @@ def working(installation, api, eventually, tmp_path):
             programs = family(str(run.id))
             return programs if all(any(e in c for c in programs.values()) for e in expected) else {}
 
-        return run, set(eventually(complete, seconds=60))
+        return run, set(eventually(complete, seconds=90))
 
     return start
 

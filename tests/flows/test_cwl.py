@@ -3,13 +3,19 @@
 import json
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from prefect import flow
 
+from blocks import CwlConfig
 from blocks.errors import ConfigError, JobFailed
+from flows import flow_hooks, guard
+from flows._cwl.load import load
 from flows._cwl.programs import node
-from flows.cwl import cwl_job
+from flows._run.guard import current
+from flows.cwl import cwl_job, run_cwl
 
 DOCUMENT = {
     "cwlVersion": "v1.2",
@@ -145,6 +151,16 @@ def test_bad_input_is_one_clear_error_and_starts_nothing(
         cwl_job(**{"workflow": document, **parameters})
 
 
+@pytest.mark.parametrize("name", ["./two.cwl#say", "sub/..//two.cwl#say", "{folder}/./two.cwl#say"])
+def test_a_document_is_found_however_its_path_is_spelled(tmp_path, monkeypatch, name):
+    said = {"class": "CommandLineTool", "inputs": [], "outputs": []}
+    graph = [{"id": word, "baseCommand": word, **said} for word in ("say", "sing")]
+    (tmp_path / "two.cwl").write_text(json.dumps({"cwlVersion": "v1.2", "$graph": graph}))
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load(name.format(folder=tmp_path), lint=False).tool["baseCommand"] == "say"
+
+
 def test_a_tool_gets_a_clean_environment(api, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not for tools")
     workflow = tool(tmp_path, baseCommand="env", stdout="env", outputs={"out": {"type": "stdout"}})
@@ -154,6 +170,58 @@ def test_a_tool_gets_a_clean_environment(api, tmp_path, monkeypatch):
         "HOME", "TMPDIR", "PATH", "PENSTOCK_RUN", "PENSTOCK_JOB", "PWD", "SHLVL", "_",
         "SYSTEMROOT", "QEMU_LD_PREFIX",
     }  # fmt: skip
+
+
+def test_two_workflows_at_once_in_one_process_keep_jobs_settings_and_logs_apart(api, tmp_path):
+    script = tmp_path / "meet.sh"  # ends only once the other one works, too
+    script.write_text("touch $1; while [ ! -e $2 ]; do sleep 0.05; done; echo $WHO $3")
+
+    def started(who, other):
+        CwlConfig(environment={"WHO": who}).save(f"who-{who}", overwrite=True, _sync=True)
+        (tmp_path / who).mkdir()
+        workflow = tool(
+            tmp_path / who,
+            requirements={"InlineJavascriptRequirement": {}},
+            inputs={"word": "string"},
+            baseCommand=["sh", str(script), str(tmp_path / f"{who}.met")],
+            arguments=[str(tmp_path / f"{other}.met"), "${return inputs.word + '!';}"],
+            stdout="out",
+            outputs={"out": {"type": "stdout"}},
+        )
+        return cwl_job(workflow, {"word": who}, str(tmp_path / who / "out"), f"who-{who}")
+
+    with ThreadPoolExecutor(2) as pool:
+        made = {
+            "ada": pool.submit(started, "ada", "bob"),
+            "bob": pool.submit(started, "bob", "ada"),
+        }
+    for who, outputs in made.items():
+        outputs.result()
+        assert (tmp_path / who / "out" / "out").read_text() == f"{who} {who}!\n"
+
+
+def test_two_workflows_in_one_run_with_steps_of_one_name_each_get_their_own_results(
+    api, installation, tmp_path
+):
+    said = {"inputs": {"word": {"type": "string", "inputBinding": {}}}, "stdout": "out"}
+    workflow = tool(tmp_path, baseCommand="echo", outputs={"out": {"type": "stdout"}}, **said)
+
+    @flow(**flow_hooks())
+    @guard
+    def twice():
+        settings = current().settings.get(CwlConfig, "default")
+        for word in ("one", "two"):
+            run_cwl(workflow, {"word": word}, str(tmp_path / word), settings)
+        return current().id
+
+    run_id = twice()
+    assert [(tmp_path / word / "out").read_text() for word in ("one", "two")] == ["one\n", "two\n"]
+    assert installation.words(run_id) == [
+        ("tool", "running"),
+        ("tool", "success"),
+        ("tool#2", "running"),
+        ("tool#2", "success"),
+    ]
 
 
 def test_expressions_see_nothing_of_ours(api, document, monkeypatch):

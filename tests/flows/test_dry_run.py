@@ -12,6 +12,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 
 from blocks import SparkConfig
 from blocks.errors import ConfigError
+from flows._plan import Plan
 from flows.cwl import cwl_job
 from flows.notebook import notebook_job
 from flows.spark import spark_job
@@ -90,6 +91,20 @@ def test_a_dry_run_of_spark_shows_command_files_and_names_but_no_secret(installa
     assert "spark.master=local[2]" in plan["files"]["spark.properties"]
     assert "spark.my.token=********" in plan["files"]["spark.properties"]
     assert "hush-hush-7" not in json.dumps(made)
+
+
+@pytest.mark.parametrize(
+    "secret", ["back\\slash-7", "käse ✈ 🚀", " two\nlines", "a=b:c\t#d", "abc"]
+)
+def test_no_spelling_of_a_secret_is_seen_in_the_plan_of_a_dry_run(secret, tmp_path):
+    config = SparkConfig(secret_conf={"spark.my.token": secret})
+    homes = {"spark_home": "/spark", "java_home": "/java", "python": "python"}
+    command = config.command("app.py", folder=tmp_path, **homes)
+    properties = Plan("submit_spark", command).as_dict()["files"]["spark.properties"]
+    assert "spark.my.token=********\n" in properties
+    without = config.model_copy(update={"secret_conf": None})
+    bare = without.command("app.py", folder=tmp_path, **homes).files["spark.properties"]
+    assert len(properties.splitlines()) == len(bare.splitlines()) + 1
 
 
 def test_a_dry_run_of_a_workflow_shows_the_first_commands_and_names_the_later_steps(api):

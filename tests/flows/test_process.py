@@ -2,17 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
 from flows._run import record as records
+from flows._run.guard import running
 from flows._run.job import Job, Outcome
 from flows._run.process import ProcessPlace, living, tail
 
@@ -112,7 +115,7 @@ def test_only_a_judged_failure_raises_the_generation(place):
     first = place.start(shell("exit 1"))
     place.watch(first)
     assert place.start(shell("exit 1")).generation == 1
-    records.judge(RUN, KEY, "failed")
+    records.judge(RUN, [KEY], "failed")
     second = place.start(shell("exit 0"))
     assert second.generation == 2
     assert place.watch(second).ok
@@ -274,3 +277,94 @@ def test_an_engine_whose_shim_is_killed_is_told_and_can_go_on(place):
     assert "nobody saw its end" in outcome.why()
     assert not alive(pids)
     assert place.watch(place.start(shell("exit 0", key=f"{RUN}/next/0"))).ok
+
+
+def test_a_root_that_ends_takes_nothing_of_another_root_of_its_process_along(
+    place, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("flows._run.guard.PROCESS", place)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    started, ended = threading.Event(), threading.Event()
+
+    def quick():
+        with running() as run:
+            started.wait(10)
+            assert place.watch(place.start(Job(f"{run.id}/a/0", ["true"], {}, tmp_path, run.id))).ok
+        ended.set()
+
+    def patient():
+        with running() as run:
+            argv = ["sh", "-c", f"read go < '{gate}'"]
+            record = place.start(Job(f"{run.id}/b/0", argv, {}, tmp_path, run.id))
+            started.set()
+            ended.wait(10)
+            gate.write_text("go\n")
+            return place.watch(record)
+
+    with ThreadPoolExecutor() as pool:
+        outcome = pool.submit(patient)
+        pool.submit(quick).result()
+    assert outcome.result().ok
+
+
+def test_many_threads_may_watch_and_stop_what_a_killed_shim_started(place):
+    record = place.start(shell("sleep 600", grace=0.3))
+    os.kill(record.shim_pid, signal.SIGKILL)
+    with ThreadPoolExecutor(8) as pool:
+        watching = [pool.submit(place.watch, record) for _ in range(4)]
+        stopping = [pool.submit(place.stop_all, RUN) for _ in range(4)]
+    assert {one.result().code for one in watching} == {None}
+    assert [one.result() for one in stopping] == [None] * 4
+
+
+def test_a_program_that_ended_in_time_is_not_timed_out_by_what_it_left(place):
+    stubborn = "setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' & exit 0"
+    outcome = place.watch(place.start(shell(stubborn, time_limit=0.5, grace=1.5)))
+    assert (outcome.code, outcome.timed_out, outcome.ok) == (0, False, True)
+
+
+OF_ANOTHER_USER = "setpriv --reuid 65534 --clear-groups"
+# Root may signal anybody, unless it has lost the right to.
+LIKE_A_USER = ["setpriv", "--bounding-set=-kill", "--inh-caps=-kill"]
+ENGINES_END = f"""{ENGINE}
+import json
+from dataclasses import asdict
+from flows._run.process import living, _stop_from_record
+print(json.dumps([asdict(PROCESS.watch(record)), sorted(_stop_from_record(record))]))
+PROCESS.close()
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv (util-linux)"
+)
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        (f"{OF_ANOTHER_USER} sleep 60 & echo $!; exit 0", 0),
+        (f"{OF_ANOTHER_USER} sleep 60 & echo $!; setsid sleep 600 & exit 3", 3),
+    ],
+)
+def test_a_process_of_another_user_is_told_as_left_and_ends_no_supervision(tmp_path, script, code):
+    done = subprocess.run(
+        [*LIKE_A_USER, sys.executable, "-c", ENGINES_END, RUN, KEY, "sh", "-c", script],
+        env={**os.environ, "PENSTOCK_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    pid = int(done.stdout.splitlines()[1])
+    try:
+        assert done.returncode == 0, done.stderr
+        outcome, left = json.loads(done.stdout.splitlines()[-1])
+        assert (outcome["code"], outcome["left"], left) == (code, [pid], [pid])
+        assert records_of(tmp_path)[0]["outcome"]["left"] == [pid]
+        assert alive([pid]) == [pid]
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def records_of(home):
+    return [json.loads(path.read_text()) for path in home.glob("runs/*/*/ended.json")]

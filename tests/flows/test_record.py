@@ -101,21 +101,21 @@ def test_a_run_has_the_records_of_all_its_jobs_and_generations_and_no_others(min
 
 def test_an_outcome_is_judged_only_once():
     written()
-    records.judge(ROOT, KEY, "failed")
-    records.judge(ROOT, KEY, "done")
+    records.judge(ROOT, [KEY], "failed")
+    records.judge(ROOT, [KEY], "done")
     assert (latest := records.latest(ROOT, KEY))
     assert latest.judged == "failed"
 
 
 def test_judging_is_about_the_newest_generation():
     first, second = written(1), written(2)
-    records.judge(ROOT, KEY, "done")
+    records.judge(ROOT, [KEY], "done")
     judged = {record.generation: record.judged for record in records.of_run(ROOT)}
     assert judged == {first.generation: None, second.generation: "done"}
 
 
 def test_judging_what_was_never_started_writes_nothing():
-    records.judge(ROOT, KEY, "failed")
+    records.judge(ROOT, [KEY], "failed")
     assert list(records.of_run(ROOT)) == []
 
 

@@ -1,5 +1,6 @@
 """`job_task` and `guard` on a real server: keys, retries, crashes, progress, and what is told."""
 
+import asyncio
 import threading
 from pathlib import Path
 
@@ -191,6 +192,26 @@ def test_progress_counts_parts_and_children_and_never_falls(api, installation):
     assert {p["dag_id"] for p in installation.told(run_id)} == {"parent"}
 
 
+def test_progress_does_not_fall_when_a_flow_is_tried_again(api):
+    seen = []
+
+    @job_task
+    def part():
+        return None
+
+    @flow(retries=1, **flow_hooks())
+    @guard(parts=2)
+    def twice():
+        seen.append(current().progress.percent)
+        part()
+        seen.append(current().progress.percent)
+        if len(seen) == 2:
+            raise ValueError("once")
+
+    twice()
+    assert seen == [0, 50, 50, 50]
+
+
 def test_names_on_the_wire_are_the_callers_when_he_gave_some(api, installation):
     from prefect.context import FlowRunContext
 
@@ -234,3 +255,46 @@ def test_outside_a_guarded_flow_a_task_says_what_is_missing():
 
     with pytest.raises(ConfigError, match="put @guard between @flow"):
         work()
+
+
+def test_an_async_task_is_awaited_keyed_judged_and_told_like_any_other(api, installation):
+    seen: list[str] = []
+
+    @job_task(retries=1)
+    async def fetch(city):
+        await asyncio.sleep(0)  # sleep: none, it lets the others run
+        seen.append(f"{city} {current_key()}")
+        if len(seen) == 1:
+            raise ValueError("the first try")
+        return city
+
+    @flow(**flow_hooks())
+    @guard(parts=3)
+    async def fetching():
+        one = await fetch("oslo")
+        two, three = await asyncio.gather(fetch("rome"), fetch("bern"))
+        return current().id, current().progress.percent, [one, two, three]
+
+    run_id, percent, results = asyncio.run(fetching())
+    assert (percent, results) == (99, ["oslo", "rome", "bern"])
+    wanted = ["oslo", "oslo", "rome", "bern"]
+    assert sorted(seen) == sorted(
+        f"{city} {run_id}/fetch/{n}" for city, n in zip(wanted, (0, 0, 1, 2), strict=True)
+    )
+    assert [word for task, word in installation.words(run_id) if task == "fetch"] == [
+        "running",
+        "up_for_retry",
+        "success",
+    ]
+
+
+def test_a_generator_is_refused_since_nobody_could_judge_its_end():
+    def counts():
+        yield 1
+
+    async def streams():
+        yield 1
+
+    for function in (counts, streams):
+        with pytest.raises(ConfigError, match=f"{function.__name__} is a generator"):
+            job_task(function)

@@ -7,7 +7,7 @@ from prefect import flow
 
 from blocks._command import Command
 from flows import flow_hooks, guard, job_task
-from flows._run.carry import carry, scratch
+from flows._run.run_command import run_command, scratch
 
 TREE = Path(__file__).with_name("tree.py")
 
@@ -15,7 +15,9 @@ TREE = Path(__file__).with_name("tree.py")
 @job_task
 def grow(seconds: float) -> str:
     with scratch() as folder:
-        carry(Command([sys.executable, str(TREE), str(seconds)]), folder=folder, name="a tree")
+        run_command(
+            Command([sys.executable, str(TREE), str(seconds)]), folder=folder, name="a tree"
+        )
     return "felled"
 
 

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from blocks.errors import ConfigError
-from flows._reports.ledger import Delivery, Ledger
+from flows._reports.ledger import Ledger
 from flows._reports.outbox import folders
+from flows._reports.rows import Delivery
 
 
 def options_of_choice(parser: argparse.ArgumentParser) -> None:
@@ -25,15 +26,13 @@ def options_of_choice(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def ledgers() -> Iterator[list[tuple[Path, str, Ledger]]]:
-    """Each folder of reports, the address of its API, and its ledger."""
-    opened = [
-        (place, api, Ledger(place)) for place, api in folders() if (place / "ledger.db").exists()
-    ]
+def ledgers() -> Iterator[list[tuple[Path, Ledger]]]:
+    """Each folder of reports and its ledger."""
+    opened = [(place, Ledger(place)) for place in folders() if (place / "ledger.db").exists()]
     try:
         yield opened
     finally:
-        for _, _, ledger in opened:
+        for _, ledger in opened:
             ledger.close()
 
 

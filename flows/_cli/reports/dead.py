@@ -13,5 +13,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     with ledgers() as opened:
-        table([one for _, _, ledger in opened for one in chosen(ledger, options, "dead")])
+        table([one for _, ledger in opened for one in chosen(ledger, options, "dead")])
     return 0

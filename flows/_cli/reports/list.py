@@ -16,5 +16,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     with ledgers() as opened:
-        table([one for _, _, ledger in opened for one in chosen(ledger, options, options.status)])
+        table([one for _, ledger in opened for one in chosen(ledger, options, options.status)])
     return 0

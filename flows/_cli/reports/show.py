@@ -15,7 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     with ledgers() as opened:
-        for _, _, ledger in opened:
+        for _, ledger in opened:
             if found := ledger.find("WHERE message = ?", [options.message]):
                 message = ledger.message(options.message)
                 print(f"{message.id}  (seq {message.seq}, {message.at})")

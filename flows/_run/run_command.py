@@ -1,4 +1,4 @@
-"""Carry one command from start to end: files, start, log, progress, failure, clean-up."""
+"""Run one command to its end: files, start, log, progress, failure, clean-up."""
 
 import json
 import math
@@ -19,10 +19,10 @@ from blocks.errors import JobFailed, JobTimedOut, JobVanished
 from flows._run.environment import environment
 from flows._run.guard import current
 from flows._run.job import Job, Outcome, Place
-from flows._run.keys import current_key
+from flows._run.keys import current_key, program_key
 from flows._run.mask import masker
 from flows._run.process import PROCESS
-from flows._run.progress import Published
+from flows._run.published import Published
 
 TAIL = 20  # how many of a program's last lines an error shows
 
@@ -38,7 +38,7 @@ def scratch() -> Iterator[Path]:
 
 
 def reported(path: Path) -> dict[str, Any]:
-    """The JSON object that a program wrote to the file PENSTOCK_RESULT named; {} for none.
+    """The JSON object that a program left in the file `path` as its result; {} for none.
 
     Raises JobFailed when what is there is no JSON object.
     """
@@ -71,7 +71,7 @@ def task_progress(about: str) -> Callable[[float], None]:
     return tell
 
 
-def carry(
+def run_command(
     command: Command,
     *,
     folder: Path,
@@ -99,7 +99,7 @@ def carry(
     run = current()
     record = place.start(
         Job(
-            key=current_key(),
+            key=program_key(),
             argv=command.argv,
             environment=environment(command),
             cwd=Path.cwd(),
@@ -112,6 +112,9 @@ def carry(
     except BaseException:
         place.stop(record)  # before the caller takes away its folder
         raise
+    if outcome.left:
+        pids = ", ".join(map(str, outcome.left))
+        log.warning("%s left processes that could not be ended: %s", name, pids)
     if outcome.ok:
         return outcome
     kind = JobFailed

@@ -1,4 +1,4 @@
-"""`carry` and `guard`: what a program sees, what is shown of it, and that it never stays behind."""
+"""`run_command` and `guard`: what a program sees and shows, and that it never stays behind."""
 
 import asyncio
 import sys
@@ -13,10 +13,10 @@ from blocks._command import Command
 from blocks.errors import JobFailed
 from flows import flow_hooks, guard, job_task
 from flows._run import record
-from flows._run.carry import carry, scratch
 from flows._run.guard import current
 from flows._run.keys import current_key
 from flows._run.process import living
+from flows._run.run_command import run_command, scratch
 
 TREE = Path(__file__).parent.parent / "programs" / "tree.py"
 
@@ -27,7 +27,7 @@ def test_a_dying_task_is_told_and_what_it_started_is_gone(api, installation):
     @job_task
     def dies():
         with scratch() as folder:
-            carry(
+            run_command(
                 Command([sys.executable, str(TREE)]),
                 folder=folder,
                 name="tree",
@@ -63,7 +63,7 @@ def test_an_async_flow_is_guarded_too(api, installation):
     @job_task
     def works():
         with scratch() as folder:
-            carry(Command(["sleep", "600"]), folder=folder, name="sleep")
+            run_command(Command(["sleep", "600"]), folder=folder, name="sleep")
 
     @flow(**flow_hooks())
     @guard
@@ -94,7 +94,7 @@ def test_a_child_sees_the_allowed_environment_and_nothing_else(api, monkeypatch)
         )
         with scratch() as folder:
             try:
-                carry(command, folder=folder, name="show")
+                run_command(command, folder=folder, name="show")
             except JobFailed as error:
                 lines.extend(error.tail)
 
@@ -121,7 +121,7 @@ def test_a_failure_shows_exit_code_and_last_lines_with_secrets_masked(api, event
             masked=["hunter2"],
         )
         with scratch() as folder:
-            carry(command, folder=folder, name="the leaky program")
+            run_command(command, folder=folder, name="the leaky program")
 
     @flow(**flow_hooks())
     @guard
@@ -138,3 +138,32 @@ def test_a_failure_shows_exit_code_and_last_lines_with_secrets_masked(api, event
         lambda: [log.message for log in api.read_logs(of_run) if "token" in log.message]
     )
     assert not any("s3cr3t-value" in line or "hunter2" in line for line in logs)
+
+
+def test_every_program_of_a_task_runs_at_every_try_under_a_key_of_its_own(api, tmp_path):
+    ran = tmp_path / "ran"
+    keys: list[list[str]] = []
+
+    @job_task(retries=1)
+    def several():
+        with scratch() as folder:
+            for number in (1, 2, 3):
+                command = Command(["sh", "-c", f"echo {number} >> '{ran}'; echo {number}"])
+                run_command(command, folder=folder, name="echo")
+        found = sorted(record.of_run(current().root), key=lambda one: one.key)
+        keys.append([f"{one.key}#{one.generation}" for one in found])
+        if len(keys) == 1:
+            raise ValueError("the first try")
+
+    @flow(**flow_hooks())
+    @guard
+    def threefold():
+        several()
+        return current().id, [one.judged for one in record.of_run(current().root)]
+
+    run_id, judged = threefold()
+    assert ran.read_text().split() == ["1", "2", "3"] * 2
+    names = [f"{run_id}/several/{index}" for index in ("0", "0/2", "0/3")]
+    assert keys[0] == [f"{name}#1" for name in names]
+    assert keys[1] == [f"{name}#{generation}" for name in names for generation in (1, 2)]
+    assert judged == ["failed", "done"] * 3
