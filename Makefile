@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 KINDS  := $(basename $(notdir $(wildcard flows/[a-z]*.py)))
 
-.PHONY: help setup run up down status check fix test test-full $(KINDS:%=test-%) lock clean
+.PHONY: help setup run up down status check fix test test-full $(KINDS:%=test-%) lock clean bench-reports bench-kill soak chaos
 
 help:            ## this list
 	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,18 @@ $(KINDS:%=test-%): test-%: setup
 
 test-%:          ## all tests of one kind of job: make test-spark
 	@echo "make: no kind is called '$*'; there are $(KINDS)" >&2; exit 2
+
+bench-reports: setup  ## what reports cost
+	$(BIN)/python -m benchmarks.reports
+
+bench-kill: setup ## 100 random kills: nothing is lost, nothing is left
+	$(BIN)/python -m benchmarks.kill
+
+soak: setup      ## 1,000 random kills
+	$(BIN)/python -m benchmarks.kill --rounds 1000
+
+chaos: setup     ## random kills before your eyes
+	$(BIN)/python -m benchmarks.chaos
 
 lock:            ## write constraints.txt anew from what resolves today
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock

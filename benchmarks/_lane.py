@@ -122,6 +122,8 @@ class Lane:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+        with suppress(TimeoutError):  # its port and its locks are free only then
+            wait_until(lambda: not any(map(_lives, processes)), 15, target, every=0.02)
         return True
 
     def mend(self) -> None:
@@ -164,14 +166,20 @@ class Lane:
         return not one.lost and not one.terminal_missing
 
 
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def play(lane: Lane, target: str) -> Round:
     """One round; `hit` says whether it counts."""
     began, one = time.monotonic(), Round(target)
     run = lane.trigger()
     one.run = str(run.id)
-    wait_until(lambda: lane.open_tasks(run), 90, f"an open task of {run.name}", every=0.05)
-    time.sleep(random.uniform(0, LATEST))  # noqa: S311 - the moment of the kill
     with suppress(TimeoutError):
+        wait_until(lambda: lane.open_tasks(run), 90, f"an open task of {run.name}", every=0.05)
+        time.sleep(random.uniform(0, LATEST))  # noqa: S311 - the moment of the kill
         wait_until(lambda: lane.processes(target, run), 5, target, every=0.02)
     one.hit = lane.kill(target, run)
     if target in SERVICES:
@@ -191,7 +199,7 @@ def _end(lane: Lane, run: "FlowRun", one: Round) -> None:
     for swept in (False, True):
         with suppress(TimeoutError):
             ended = wait_until(lambda: lane.ended(run), END, f"the end of {run.name}", every=0.3)
-            one.state, one.swept = ended.state.name, swept
+            one.state, one.swept = str(ended.state_name), swept
             one.why = ended.state.message or ""
             break
         if not swept:

@@ -31,7 +31,7 @@ from flows._reports.audience import Hearer, audience, hearer, root_of
 from flows._reports.build import build
 from flows._reports.deliver import Sender
 from flows._reports.ledger import Ledger
-from flows._reports.outbox import Bell, call_courier, take
+from flows._reports.outbox import Bell, call_courier, take, waits
 from flows._reports.rows import Delivery, Made
 from flows._run.api import api
 
@@ -55,8 +55,7 @@ class Courier:
 
     def missed(self) -> bool:
         """Whether something came between the last look and the end, unless it was told to end."""
-        news = take(self._place, self._ledger.offsets())
-        return not self._over and any(lines for _, lines, _, _ in news)
+        return not self._over and waits(self._place, self._ledger.offsets())
 
     def end(self, *_: object) -> None:
         self._over = True

@@ -180,6 +180,8 @@ class Plane:
     def __str__(self) -> str:
         return "a plane"
 
+    __repr__ = __str__  # an address in a test's name would be another in each process
+
 
 @pytest.mark.parametrize(
     ("result", "told"),

@@ -2,10 +2,12 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,12 +15,14 @@ from uuid import uuid4
 import psutil
 import pytest
 from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import StateType
 from prefect.events import emit_event
 from prefect.states import AwaitingRetry, Running, Suspended
 
 from flows._reports.pulse import SILENT
+from tests.conftest import Installation
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
 
@@ -30,11 +34,35 @@ def nothing(): ...
 
 
 @pytest.fixture
-def start(installation, api, eventually, tmp_path) -> Iterator[Callable[..., Any]]:
+def own(installation, tmp_path) -> Iterator[Installation]:
+    """An installation whose server may be taken away: no other test's events are lost with it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mine = Installation(
+        tmp_path / "own",
+        {**installation.environment, "PENSTOCK_HOME": str(tmp_path / "own")},
+        f"http://127.0.0.1:{port}/api",
+    )
+    up(mine)
+    yield mine
+    assert mine.command("down", "--kill").code == 0
+
+
+def up(mine: Installation) -> None:
+    port = mine.api_url.split(":")[2].removesuffix("/api")
+    done = mine.command("up", "--port", port)
+    assert done.code == 0, done.out + done.err
+
+
+@pytest.fixture
+def start(eventually, tmp_path) -> Iterator[Callable[..., Any]]:
     """Starts a run, here or as if on another machine; gives its id and its process."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(how: str, *, here: bool = False) -> tuple[Any, subprocess.Popen[bytes]]:
+    def start(
+        installation: Installation, api: Any, how: str, *, here: bool = False
+    ) -> tuple[Any, subprocess.Popen[bytes]]:
         name = f"{how}-{uuid4().hex[:8]}"
         environment = {
             **installation.environment,
@@ -75,9 +103,10 @@ def test_what_is_gone_is_called_crashed_and_what_lives_or_waits_is_not(
     def state(run_id):
         return api.read_flow_run(run_id).state
 
+    begin = partial(start, installation, api)
     waiting = [beaten(api, Suspended(timeout_seconds=3600)), beaten(api, AwaitingRetry())]
-    living = [start("retries")[0], start("busy", here=True)[0], start("lives")[0]]
-    gone = [start("dies", here=True), start("dies")]
+    living = [begin("retries")[0], begin("busy", here=True)[0], begin("lives")[0]]
+    gone = [begin("dies", here=True), begin("dies")]
     time.sleep(40)  # two heartbeats: how often they come is known from then on
     for _, process in gone:
         process.kill()
@@ -92,17 +121,16 @@ def test_what_is_gone_is_called_crashed_and_what_lives_or_waits_is_not(
     assert {state(run_id).type for run_id in living} <= {StateType.RUNNING, StateType.SCHEDULED}
 
 
-@pytest.mark.alone(reason="the server is away for two minutes")
-def test_no_run_is_called_crashed_because_the_server_was_away(start, installation, api):
-    run_id, _ = start("lives")
+def test_no_run_is_called_crashed_because_the_server_was_away(start, own):
+    with SyncPrefectClient(own.api_url) as api:
+        run_id, _ = start(own, api, "lives")
     time.sleep(40)  # two heartbeats
-    services = json.loads((installation.home / "services.json").read_text())
+    services = json.loads((own.home / "services.json").read_text())
     server = psutil.Process(services["server"]["pid"])
     server.kill()
     server.wait()
     time.sleep(120)  # as long as it is to be away
-    port = installation.api_url.split(":")[2].removesuffix("/api")
-    done = installation.command("up", "--port", port)
-    assert done.code == 0, done.out + done.err
+    up(own)
     time.sleep(1.5 * SILENT)  # so long a silence would be enough
-    assert api.read_flow_run(run_id).state.is_running()
+    with SyncPrefectClient(own.api_url) as api:
+        assert api.read_flow_run(run_id).state.is_running()

@@ -147,7 +147,7 @@ def test_what_the_tasks_of_a_plain_flow_tell_nobody_is_told(installation, api, e
     def words():
         return {word for _, word in installation.words(run_id)}
 
-    eventually(lambda: {"up_for_retry", "upstream_failed"} <= words())
+    eventually(lambda: {"up_for_retry", "upstream_failed"} <= words(), seconds=60)
     (end,) = eventually(lambda: installation.told(run_id, "progress"))
     assert end["state"] == "success"
 
@@ -240,6 +240,21 @@ def test_a_look_that_fails_half_way_puts_nothing_twice(api, monkeypatch, tmp_pat
     assert relay.look() == 0
     since = json.loads((tmp_path / "relay.json").read_text())["since"]
     assert since == soon.isoformat()
+
+
+def test_what_cannot_be_told_holds_up_nothing(api, monkeypatch, tmp_path):
+    asked = []
+
+    def fails(run):
+        asked.append(run)
+        raise ValueError("no such thing")
+
+    two = [event("Crashed", "CRASHED", of="flow-run") for _ in range(2)]
+    monkeypatch.setattr(events, "since", lambda *_: iter(two))
+    monkeypatch.setattr(Relay, "_may_be_heard", lambda *_: True)
+    monkeypatch.setattr("flows._reports.relay.audience", fails)
+    assert Relay(tmp_path).look() == 2
+    assert len(asked) == 2
 
 
 def test_an_event_from_the_future_does_not_move_the_cursor_there(api, monkeypatch, tmp_path):
