@@ -44,12 +44,12 @@ def installation(home: Path) -> Iterator[int]:
 
 
 def couriers(home: Path) -> list[psutil.Process]:
-    """The couriers of an installation that live."""
+    """The couriers of an installation that live, also one that only starts."""
     found = []
-    for lock in home.glob("reports/*/courier.lock"):
-        with suppress(ValueError, psutil.Error):
-            process = psutil.Process(int(lock.read_text()))
-            if "flows._reports.courier" in process.cmdline():
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = process.cmdline()
+            if "flows._reports.courier" in words and any(str(home) in word for word in words):
                 found.append(process)
     return found
 

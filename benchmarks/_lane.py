@@ -122,6 +122,8 @@ class Lane:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+        with suppress(TimeoutError):  # its port and its locks are free only then
+            wait_until(lambda: not any(map(_lives, processes)), 15, target, every=0.02)
         return True
 
     def mend(self) -> None:
@@ -162,6 +164,12 @@ class Lane:
     def all_told(self, one: Round) -> bool:
         self.judge(one)
         return not one.lost and not one.terminal_missing
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def play(lane: Lane, target: str) -> Round:

@@ -31,7 +31,7 @@ from flows._reports.audience import Hearer, audience, hearer, root_of
 from flows._reports.build import build
 from flows._reports.deliver import Sender
 from flows._reports.ledger import Ledger
-from flows._reports.outbox import Bell, call_courier, take
+from flows._reports.outbox import Bell, call_courier, take, waits
 from flows._reports.rows import Delivery, Made
 from flows._run.api import api
 
@@ -55,8 +55,7 @@ class Courier:
 
     def missed(self) -> bool:
         """Whether something came between the last look and the end, unless it was told to end."""
-        news = take(self._place, self._ledger.offsets())
-        return not self._over and any(lines for _, lines, _, _ in news)
+        return not self._over and waits(self._place, self._ledger.offsets())
 
     def end(self, *_: object) -> None:
         self._over = True
@@ -69,7 +68,7 @@ class Courier:
         while not self._over:
             self._take_in()
             if time.monotonic() >= ask_again:
-                answered = self._resolve() and self._tell_prefect()
+                answered = all([self._resolve(), self._tell_prefect()])
                 ask_again = 0.0 if answered else time.monotonic() + AGAIN
             for endpoint in self._ledger.endpoints():
                 self._sender(endpoint).wake()
@@ -109,7 +108,7 @@ class Courier:
     def _resolve(self) -> bool:
         """Make messages of what came; False if something must wait for the API."""
         waiting: set[str] = set()  # runs whose order would suffer if a later change went first
-        while batch := [(n, c) for n, c in self._ledger.changes() if c.run not in waiting]:
+        while batch := self._ledger.changes(but_of=waiting):
             made: list[Made] = []
             for n, change in batch:
                 if change.run in waiting:

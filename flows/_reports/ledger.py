@@ -10,7 +10,7 @@ commit survives the death of any process; the loss of the machine is `redeliver`
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,15 @@ class Ledger:
     def forget_file(self, name: str) -> None:
         self._db.execute("DELETE FROM files WHERE name = ?", [name])
 
-    def changes(self, limit: int = 500) -> list[tuple[int, Change]]:
-        """The oldest changes that no messages were made of yet."""
-        rows = self._db.execute("SELECT n, body FROM changes ORDER BY n LIMIT ?", [limit])
+    def changes(
+        self, limit: int = 500, *, but_of: Collection[str] = ()
+    ) -> list[tuple[int, Change]]:
+        """The oldest changes that no messages were made of yet, save for those of some runs."""
+        rows = self._db.execute(
+            "SELECT n, body FROM changes WHERE json_extract(body, '$.run') NOT IN"
+            " (SELECT value FROM json_each(?)) ORDER BY n LIMIT ?",
+            [json.dumps([*but_of]), limit],
+        )
         return [(n, Change(**json.loads(body))) for n, body in rows]
 
     # Who hears a run

@@ -9,8 +9,10 @@ must survive the machine is sent again by `redeliver`. Nothing waits in memory.
 import fcntl
 import os
 import select
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -95,6 +97,11 @@ def call_courier(place: Path) -> None:
             os.close(fd)
 
 
+def waits(place: Path, offsets: dict[str, int]) -> bool:
+    """Whether there is anything in the outbox since `offsets`."""
+    return any(lines for _, lines, _, _ in take(place, offsets))
+
+
 def take(place: Path, offsets: dict[str, int]) -> Iterator[tuple[Path, list[bytes], int, bool]]:
     """What each writer has added since `offsets`: its file, whole lines, the new offset, and
     whether that is all there will ever be: then the file can be removed.
@@ -153,7 +160,8 @@ def _start(place: Path, lock: int) -> None:
 
     dropped = ("PREFECT__", "PENSTOCK_RUN", "PENSTOCK_JOB")  # what says "I belong to that run"
     environment = {n: v for n, v in os.environ.items() if not n.startswith(dropped)}
-    path = [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    code = lasting(_ROOT)
+    path = [str(code), *filter(None, [environment.get("PYTHONPATH")])]
     environment |= get_current_settings().to_environment_variables(exclude_unset=True)
     environment |= {"PENSTOCK_HOME": str(home()), "PYTHONPATH": os.pathsep.join(path)}
     if api := (place / API).read_text():
@@ -167,6 +175,7 @@ def _start(place: Path, lock: int) -> None:
             subprocess.Popen(
                 [sys.executable, "-m", "flows._reports.courier", str(place), str(lock)],
                 env=environment,
+                cwd=None if code == _ROOT else code,  # Python looks there first
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -174,6 +183,30 @@ def _start(place: Path, lock: int) -> None:
                 pass_fds=[lock],
             )
         )
+
+
+def lasting(root: Path) -> Path:
+    """Where the packages in `root` stay: there, or in a copy of ours.
+
+    A worker may load a flow from a temporary copy of its storage, which goes with the run, and a
+    courier imports from it long after.
+    """
+    if not root.is_relative_to(Path(tempfile.gettempdir()).resolve()):
+        return root
+    files = sorted(p for name in ("blocks", "flows") for p in (root / name).rglob("*.py"))
+    texts = {path.relative_to(root): path.read_bytes() for path in files}
+    digest = sha256(b"".join(str(path).encode() + text for path, text in texts.items()))
+    copy = private(home() / "code") / digest.hexdigest()[:12]
+    if not copy.exists():
+        draft = Path(tempfile.mkdtemp(dir=copy.parent, prefix=".draft-"))
+        for path, text in texts.items():
+            (draft / path).parent.mkdir(parents=True, exist_ok=True)
+            (draft / path).write_bytes(text)
+        try:
+            draft.rename(copy)
+        except OSError:  # another process was quicker
+            shutil.rmtree(draft)
+    return copy
 
 
 _started: list[subprocess.Popen[bytes]] = []  # kept, or Python would warn of a child not waited for

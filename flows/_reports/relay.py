@@ -31,7 +31,7 @@ from flows._reports import events
 from flows._reports.audience import QUIET, Audience, Hearer, audience, everyone
 from flows._reports.history import history, unheard
 from flows._reports.ledger import Ledger
-from flows._reports.outbox import call_courier, put
+from flows._reports.outbox import call_courier, put, waits
 from flows._reports.pulse import Pulse
 from flows._run.api import api
 from flows._run.progress import last_percent
@@ -49,7 +49,7 @@ class Relay:
 
     def __init__(self, place: Path) -> None:
         self._place = place
-        self._cursor = place / "relay.json"
+        self._place, self._cursor = place, place / "relay.json"
         self._ledger = Ledger(place)
         self._pulse = Pulse()
         self._seen: dict[UUID, datetime] = {}
@@ -94,6 +94,8 @@ class Relay:
             last = max(last, min(event.occurred, event.received))
         if last > start or not self._cursor.exists():
             write_private(self._cursor, json.dumps({"since": last.isoformat()}))
+        if not self._ledger.idle or waits(self._place, self._ledger.offsets()):
+            call_courier(self._place)  # it may have been killed, and nobody else may call it
         for gone in [i for i, occurred in self._seen.items() if occurred < last - 2 * OVERLAP]:
             del self._seen[gone]
         return number

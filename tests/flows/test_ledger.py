@@ -60,6 +60,13 @@ def test_changes_are_kept_with_how_far_was_read_both_or_none(ledger):
     assert (ledger.offsets(), len(ledger.changes())) == ({"x.jsonl": 7}, 1)
 
 
+def test_a_run_that_waits_with_many_changes_hides_no_other_run(ledger):
+    ledger.take_in([task("a", n) for n in range(600)] + [task("b")], {})
+    assert {c.run for _, c in ledger.changes()} == {"a"}
+    assert [c for _, c in ledger.changes(but_of={"a"})] == [task("b")]
+    assert ledger.changes(but_of={"a", "b"}) == []
+
+
 def test_messages_take_the_place_of_their_change_all_or_nothing(ledger):
     ledger.take_in([task("a")], {})
     [(n, change)] = ledger.changes()

@@ -182,7 +182,7 @@ def test_a_line_that_is_half_there_waits_for_its_other_half_and_is_dropped_with_
 
 
 def test_a_file_that_is_just_being_made_is_not_taken_for_one_left_behind(house):
-    code = "for n in range(400):\n    outbox._own_file.cache_clear()\n    put(n)"
+    code = "for n in range(150):\n    outbox._own_file.cache_clear()\n    put(n)"
     seen = []
     with house.without_courier():
         writer = house.start(code, PENSTOCK_COURIER_IDLE="0")
@@ -196,7 +196,7 @@ def test_a_file_that_is_just_being_made_is_not_taken_for_one_left_behind(house):
                 break
         _, err = writer.communicate()
         assert writer.returncode == 0, err
-    assert sorted(seen, key=int) == [str(n) for n in range(400)]
+    assert sorted(seen, key=int) == [str(n) for n in range(150)]
 
 
 @pytest.mark.skipif(
