@@ -100,15 +100,17 @@ def test_whose_pages_may_ask_is_right_below_a_path_unless_all_may(
 
 @pytest.mark.alone(reason="the doctor of another test would find fault with the pool")
 def test_a_pool_whose_runs_keep_their_results_to_themselves_is_bad(api):
-    template = {"variables": {"properties": {"env": {"default": {RESULT_STORAGE: "s3/results"}}}}}
+    environment = {"env": {"type": "object", "default": {RESULT_STORAGE: "s3/results"}}}
+    template = {"job_configuration": {}, "variables": {"properties": environment}}
     pools = {"keeps": {}, "shares": template}
-    for name, given in pools.items():
-        api.create_work_pool(WorkPoolCreate(name=name, type="ecs", base_job_template=given))
     try:
+        for name, given in pools.items():
+            api.create_work_pool(WorkPoolCreate(name=name, type="ecs", base_job_template=given))
         (finding,) = _results(api)
     finally:
-        for name in pools:
-            api.delete_work_pool(name)
+        for pool in api.read_work_pools():
+            if pool.name in pools:
+                api.delete_work_pool(pool.name)
     assert finding.level == "bad"
     assert "keeps (ecs)" in finding.found
     assert RESULT_STORAGE in finding.fix

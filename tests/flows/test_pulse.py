@@ -22,7 +22,7 @@ from prefect.events import emit_event
 from prefect.states import AwaitingRetry, Running, Suspended
 
 from flows._reports.pulse import SILENT
-from tests.conftest import Installation
+from tests.conftest import Installation, clean_environment
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
 
@@ -34,14 +34,14 @@ def nothing(): ...
 
 
 @pytest.fixture
-def own(installation, tmp_path) -> Iterator[Installation]:
+def own(tmp_path) -> Iterator[Installation]:
     """An installation whose server may be taken away: no other test's events are lost with it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     mine = Installation(
         tmp_path / "own",
-        {**installation.environment, "PENSTOCK_HOME": str(tmp_path / "own")},
+        {**clean_environment(), "PENSTOCK_HOME": str(tmp_path / "own")},
         f"http://127.0.0.1:{port}/api",
     )
     up(mine)
