@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SERVICES = ("worker", "relay", "listener", "server")
 TARGETS = ("engine", "courier", *SERVICES)
 TRIES = 3  # of a round whose kill fell when no task was open
-LATEST = 3.0  # seconds between the first open task and the kill, at most
+LATEST = 2.5  # seconds between the first open task and the kill, at most
 END, TOLD, GONE = 100.0, 60.0, 20.0  # seconds until a run has ended, is told of, has left nothing
 ROWS = 4.0  # seconds after which the API has the rows of a run's last tasks
 
@@ -180,8 +180,7 @@ def play(lane: Lane, target: str) -> Round:
     with suppress(TimeoutError):
         wait_until(lambda: lane.open_tasks(run), 90, f"an open task of {run.name}", every=0.05)
         time.sleep(random.uniform(0, LATEST))  # noqa: S311 - the moment of the kill
-        wait_until(lambda: lane.processes(target, run), 5, target, every=0.02)
-    one.hit = lane.kill(target, run)
+        one.hit = wait_until(lambda: lane.kill(target, run), 5, target, every=0.02)
     if target in SERVICES:
         lane.mend()
     _end(lane, run, one)

@@ -120,10 +120,11 @@ def main() -> int:
     random.shuffle(targets)
     shares = [share for n in range(given.parallel) if (share := targets[n :: given.parallel])]
     off = list(islice(cycle(WITHOUT), max(2, number // 16)))
-    with ThreadPoolExecutor(len(shares) + 1) as pool:
+    with ThreadPoolExecutor(given.parallel) as pool:
         lanes = [pool.submit(lane, n, share) for n, share in enumerate(shares)]
-        without = pool.submit(lane, len(shares), off, PENSTOCK_OUTBOX="off").result()
+        beside = pool.submit(lane, len(shares), off, PENSTOCK_OUTBOX="off")
         found = [{**one, "lane": n} for n, done in enumerate(lanes) for one in done.result()]
+        without = beside.result()
     counted = [one for one in found if one["hit"]]
     made = rows(counted, without)
     show(made, given.json)
