@@ -25,7 +25,7 @@ from prefect.logging import get_logger
 
 from blocks._changes import Change
 from blocks._messages import Names
-from blocks.errors import BlockMissing
+from blocks.errors import PenstockError
 from flows._reports import sheet
 from flows._reports.audience import Hearer, audience, hearer, root_of
 from flows._reports.build import build
@@ -72,7 +72,7 @@ class Courier:
                 ask_again = 0.0 if answered else time.monotonic() + AGAIN
             for endpoint in self._ledger.endpoints():
                 self._sender(endpoint).wake()
-            idle = self._ledger.idle
+            idle = self._ledger.idle and not self._warnings
             if not self._bell.wait(self._patience(ask_again)) and idle:
                 break
         for sender in self._senders.values():
@@ -208,7 +208,8 @@ def _change(line: bytes) -> Change | None:
 def _still_there(key: str) -> Hearer | None:
     try:
         return hearer(key)
-    except BlockMissing:
+    except PenstockError as error:  # deleted or broken meanwhile: `redeliver` tells it once mended
+        get_logger("penstock").error("%s hears nothing: %s", key, error)
         return None
 
 

@@ -8,6 +8,8 @@ A hook holds no state and takes nothing from a flow's file: for a cancelled or c
 called in a fresh process.
 """
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 from uuid import UUID
 
@@ -19,7 +21,7 @@ from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger, get_logger
 from prefect.tasks import StateHookCallable
 
-from blocks._changes import change
+from blocks._changes import Change, change
 from flows._reports.outbox import ORDER, flush, put
 from flows._run.cancelled import settle
 from flows._run.guard import known
@@ -88,7 +90,8 @@ def report_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> No
         run = known(str(flow_run.id))
         succeeded = state.type == Type.COMPLETED
         progress = 100 if succeeded else run.progress.percent if run else last_percent(flow_run.id)
-        put(change(flow_run.id, state, progress=progress))
+        with ORDER:
+            put(_in_turn(change(flow_run.id, state, progress=progress)))
         if flow_run.parent_task_run_id is None:
             flush(flow_run.id)
     except Exception:
@@ -137,8 +140,21 @@ def _put(flow_run_id: UUID | None, state: State[Any], **of_task: Any) -> None:
         run = known(str(flow_run_id))
         with ORDER:
             progress = run.progress.percent if run else None
-            put(change(flow_run_id, state, **of_task, progress=progress))
+            put(_in_turn(change(flow_run_id, state, **of_task, progress=progress)))
     except Exception:
         get_logger("penstock").exception(
             "a state of task %r could not be reported", of_task["task"]
         )
+
+
+def _in_turn(made: Change) -> Change:
+    """`made`, later than what this process put before: `seq` comes from the time.
+
+    States of two tasks may be made in one order and told in the other, and progress hangs on that.
+    """
+    global _latest  # noqa: PLW0603 - guarded by ORDER, one for the process as the outbox is
+    _latest = max(datetime.fromisoformat(made.at), _latest + timedelta(microseconds=1))
+    return replace(made, at=_latest.isoformat())
+
+
+_latest = datetime.min.replace(tzinfo=UTC)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from prefect import flow
+from prefect.futures import wait
 
 from blocks.errors import ConfigError
 from flows import flow_hooks, guard, job_task
+from flows._reports.ledger import Ledger
 from flows._run.guard import current, known
 from flows._run.keys import current_key
 
@@ -298,3 +300,24 @@ def test_a_generator_is_refused_since_nobody_could_judge_its_end():
     for function in (counts, streams):
         with pytest.raises(ConfigError, match=f"{function.__name__} is a generator"):
             job_task(function)
+
+
+def test_of_two_reports_of_a_process_the_later_one_has_the_higher_seq(api, installation):
+    @job_task
+    def part():
+        return None
+
+    @flow(**flow_hooks())
+    @guard(parts=4)
+    def four():
+        wait([part.submit() for _ in range(4)])
+        return current().id
+
+    run_id = four()
+    [place] = (installation.home / "reports").glob("*/ledger.db")
+    installation.drain()
+    ledger = Ledger(place.parent)
+    told = [ledger.message(one.message) for one in ledger.find("WHERE d.root = ?", [run_id])]
+    progress = [(one.seq, one.progress) for one in told if one.route == "progress"]
+    assert progress == sorted(progress)
+    assert len({seq for seq, _ in progress}) == len(progress)
