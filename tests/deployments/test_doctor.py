@@ -100,9 +100,11 @@ def test_whose_pages_may_ask_is_right_below_a_path_unless_all_may(
 
 @pytest.mark.alone(reason="the doctor of another test would find fault with the pool")
 def test_a_pool_whose_runs_keep_their_results_to_themselves_is_bad(api):
-    environment = {"env": {"type": "object", "default": {RESULT_STORAGE: "s3/results"}}}
-    template = {"job_configuration": {}, "variables": {"properties": environment}}
-    pools = {"keeps": {}, "shares": template}
+    def template(**more):
+        properties = {"env": {"type": "object", **more}}
+        return {"job_configuration": {"env": "{{ env }}"}, "variables": {"properties": properties}}
+
+    pools = {"keeps": template(), "shares": template(default={RESULT_STORAGE: "s3/results"})}
     try:
         for name, given in pools.items():
             api.create_work_pool(WorkPoolCreate(name=name, type="ecs", base_job_template=given))
