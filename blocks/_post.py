@@ -9,7 +9,7 @@ import ssl
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -21,6 +21,7 @@ import httpx
 
 from blocks.errors import NotDelivered
 
+ONE_PIECE = 64 << 10  # bytes of a request that are sent at once
 MAX_ANSWER = 64 << 10  # bytes that are read of an answer
 FINAL = frozenset({400, 410, 413, 422})  # no further attempt of the same message can help
 
@@ -101,14 +102,26 @@ class _Network(httpcore.NetworkBackend):
 
 
 class _Stream(httpcore.NetworkStream):
+    """Also sends head and body of a short request in one piece, which wakes the receiver once."""
+
     def __init__(self, stream: httpcore.NetworkStream, network: _Network) -> None:
         self._stream, self._network = stream, network
+        self._held = b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        with suppress(httpcore.WriteError):  # it may have answered before it read everything
+            self._flush()
         return self._stream.read(max_bytes, self._network.left())
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._network.left())
+        self._held += buffer
+        if len(self._held) > ONE_PIECE:
+            self._flush()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, b""
+        if held:
+            self._stream.write(held, self._network.left())
 
     def start_tls(
         self,
