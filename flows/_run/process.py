@@ -18,6 +18,7 @@ from pathlib import Path
 
 from blocks.errors import JobFailed
 from flows._run import record as records
+from flows._run.follower import Follower, OnLine
 from flows._run.job import Job, Outcome, Record
 from flows._run.procfs import (
     JOB_MARK,
@@ -36,7 +37,6 @@ PLACE = "process"
 LOG = "log"
 TICK = 0.1  # seconds between looks at a log that grows
 
-OnLine = Callable[[str], None] | None
 OnTick = Callable[[], object] | None
 
 
@@ -108,7 +108,7 @@ class ProcessPlace:
         return records.latest(root, key)
 
     def watch(self, record: Record, on_line: OnLine = None, on_tick: OnTick = None) -> Outcome:
-        lines = _Follower(Path(record.folder) / LOG, on_line)
+        lines = Follower(Path(record.folder) / LOG, on_line)
         while (gone := self._gone(record, TICK)) is None:
             lines.advance()
             if on_tick:
@@ -207,29 +207,6 @@ class _Mine:
     shim: ShimClient
     name: str  # the shim's for it
     record: Record
-
-
-class _Follower:
-    """Hands out the lines of a growing file."""
-
-    def __init__(self, path: Path, on_line: OnLine) -> None:
-        self._path, self._on_line = path, on_line
-        self._offset = 0
-        self._rest = b""
-
-    def advance(self, *, last: bool = False) -> None:
-        if self._on_line is None or not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            while chunk := file.read(1 << 20):
-                self._offset += len(chunk)
-                *lines, self._rest = (self._rest + chunk).split(b"\n")
-                for line in lines:
-                    self._on_line(line.decode(errors="replace").rstrip("\r"))
-        if last and self._rest:
-            self._on_line(self._rest.decode(errors="replace"))
-            self._rest = b""
 
 
 def tail(record: Record, lines: int = 20) -> list[str]:

@@ -196,6 +196,7 @@ def test_two_workflows_at_once_in_one_process_keep_jobs_settings_and_logs_apart(
             "bob": pool.submit(started, "bob", "ada"),
         }
     for who, outputs in made.items():
+        CwlConfig.delete(f"who-{who}", _sync=True)
         outputs.result()
         assert (tmp_path / who / "out" / "out").read_text() == f"{who} {who}!\n"
 
