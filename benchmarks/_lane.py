@@ -20,7 +20,7 @@ from uuid import UUID
 
 import psutil
 
-from benchmarks._lab import couriers, installation, wait_until
+from benchmarks._lab import couriers, installation, is_free, wait_until
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -79,6 +79,7 @@ class Lane:
         ).apply()
         assert isinstance(deployment, UUID)  # noqa: S101 - for the type checker alone
         self._deployment = deployment
+        self._listener_port = int((home / "ports" / "listener").read_text())
         self.mend()
 
     def trigger(self, **parameters: Any) -> "FlowRun":
@@ -122,8 +123,12 @@ class Lane:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        with suppress(TimeoutError):  # its port and its locks are free only then
+        with suppress(TimeoutError):
             wait_until(lambda: not any(map(_lives, processes)), 15, target, every=0.02)
+        if target in ("server", "listener"):
+            # A zombie's last thread may still hold it, and `up` would choose another.
+            port = self._port if target == "server" else self._listener_port
+            wait_until(lambda: is_free(port), 30, f"port {port}", every=0.02)
         return True
 
     def mend(self) -> None:
