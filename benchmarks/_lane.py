@@ -30,6 +30,7 @@ SERVICES = ("worker", "relay", "listener", "server")
 TARGETS = ("engine", "courier", *SERVICES)
 TRIES = 3  # of a round whose kill fell when no task was open
 LATEST = 2.5  # seconds between the first open task and the kill, at most
+RESTART = 2.0  # seconds after which a service is started again, as a supervisor would
 END, TOLD, GONE = 100.0, 60.0, 20.0  # seconds until a run has ended, is told of, has left nothing
 ROWS = 4.0  # seconds after which the API has the rows of a run's last tasks
 
@@ -187,6 +188,7 @@ def play(lane: Lane, target: str) -> Round:
         time.sleep(random.uniform(0, LATEST))  # noqa: S311 - the moment of the kill
         one.hit = wait_until(lambda: lane.kill(target, run), 5, target, every=0.02)
     if target in SERVICES:
+        time.sleep(RESTART)
         lane.mend()
     _end(lane, run, one)
     time.sleep(ROWS)
