@@ -20,7 +20,7 @@ from uuid import UUID
 
 import psutil
 
-from benchmarks._lab import couriers, installation, wait_until
+from benchmarks._lab import couriers, installation, is_free, wait_until
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -30,6 +30,7 @@ SERVICES = ("worker", "relay", "listener", "server")
 TARGETS = ("engine", "courier", *SERVICES)
 TRIES = 3  # of a round whose kill fell when no task was open
 LATEST = 2.5  # seconds between the first open task and the kill, at most
+RESTART = 2.0  # seconds after which a service is started again, as a supervisor would
 END, TOLD, GONE = 100.0, 60.0, 20.0  # seconds until a run has ended, is told of, has left nothing
 ROWS = 4.0  # seconds after which the API has the rows of a run's last tasks
 
@@ -79,6 +80,7 @@ class Lane:
         ).apply()
         assert isinstance(deployment, UUID)  # noqa: S101 - for the type checker alone
         self._deployment = deployment
+        self._listener_port = int((home / "ports" / "listener").read_text())
         self.mend()
 
     def trigger(self, **parameters: Any) -> "FlowRun":
@@ -122,8 +124,12 @@ class Lane:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        with suppress(TimeoutError):  # its port and its locks are free only then
+        with suppress(TimeoutError):
             wait_until(lambda: not any(map(_lives, processes)), 15, target, every=0.02)
+        if target in ("server", "listener"):
+            # A zombie's last thread may still hold it, and `up` would choose another.
+            port = self._port if target == "server" else self._listener_port
+            wait_until(lambda: is_free(port), 30, f"port {port}", every=0.02)
         return True
 
     def mend(self) -> None:
@@ -182,6 +188,7 @@ def play(lane: Lane, target: str) -> Round:
         time.sleep(random.uniform(0, LATEST))  # noqa: S311 - the moment of the kill
         one.hit = wait_until(lambda: lane.kill(target, run), 5, target, every=0.02)
     if target in SERVICES:
+        time.sleep(RESTART)
         lane.mend()
     _end(lane, run, one)
     time.sleep(ROWS)
