@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blocks._home import home, private
+from blocks._home import reports_file
 from blocks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def main(options: argparse.Namespace) -> int:
     from deployments.listener.watch import Watch
 
     keys = _keys(options)
-    store = Store(options.store or private(home() / "listener") / "reports.jsonl")
+    store = Store(options.store or reports_file())
     watch = Watch(
         least=options.expect,
         ends=frozenset(options.expect_run),
