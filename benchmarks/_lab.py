@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import socket
 import statistics
 import subprocess
@@ -44,6 +45,7 @@ def is_free(port: int) -> bool:
 @contextmanager
 def installation(home: Path) -> Iterator[int]:
     """`penstock up` with a home of its own, for this process too; gives the server's port."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it is taken down then, too
     os.environ["PENSTOCK_HOME"] = str(home)
     port = free_port()
     # Several installations that start at once must not all find the same port free.

@@ -8,7 +8,6 @@ PENSTOCK_OUTBOX=off in its environment it has no relay either.
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -254,6 +253,5 @@ def main(home: Path, targets: list[str], out: IO[str]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with redirect_stdout(sys.stderr):
         main(Path(sys.argv[1]), sys.argv[2:], sys.__stdout__ or sys.stderr)
