@@ -22,7 +22,7 @@ from flows._reports.rows import Delivery
 FIRST_DELAY, LONGEST_DELAY = 1.0, 300.0  # seconds between two attempts of a message
 LONGEST_WISH = 3600.0  # seconds of a Retry-After that are honoured
 DOWN_AFTER = 3  # failures in a row, whatever the run, until the endpoint itself rests
-FRESH = 15.0  # seconds for which a block that was loaded is used: a new key counts soon
+FRESH = 2.0  # seconds for which a block that was loaded is used: a new key counts soon
 DEFAULT_PATIENCE = 72.0  # hours
 
 Load = Callable[[str], Hearer]

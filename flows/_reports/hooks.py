@@ -88,6 +88,8 @@ def report_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> No
     """Tell how a run ended."""
     try:
         run = known(str(flow_run.id))
+        if run.dry if run else flow_run.parameters.get("dry_run"):
+            return
         succeeded = state.type == Type.COMPLETED
         progress = 100 if succeeded else run.progress.percent if run else last_percent(flow_run.id)
         with ORDER:
@@ -138,6 +140,8 @@ def _put(flow_run_id: UUID | None, state: State[Any], **of_task: Any) -> None:
         return  # a task called outside any flow has no run to report
     try:
         run = known(str(flow_run_id))
+        if run and run.dry:
+            return
         with ORDER:
             progress = run.progress.percent if run else None
             put(_in_turn(change(flow_run_id, state, **of_task, progress=progress)))

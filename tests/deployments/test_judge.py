@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from blocks import ReportEndpoint, SigningKey
 from blocks._load import load
+from flows._reports.ledger import Ledger
 
 pytestmark = pytest.mark.alone(reason="alters the endpoint that every run reports to")
 
@@ -56,7 +57,7 @@ def test_a_flipped_byte_is_seen(installation, echo, between):
     done = installation.run("cwl", echo)
     assert done.code == 1
     assert installation.last["state"] == "Completed"
-    assert installation.last["reports"]["forged"] == 1
+    assert installation.last["reports"]["forged"] >= 1  # it is sent again, and flipped again
     assert len(installation.last["reports"]["missing"]) == 1
     assert "did not pass verification" in done.out
 
@@ -94,7 +95,7 @@ def test_another_key_is_refused(installation, api, echo, tmp_path):
     assert installation.last["reports"]["forged"] > 0
 
 
-def test_a_broken_key_sends_nothing_and_the_run_is_not_failed_by_it(
+def test_a_broken_key_sends_nothing_until_it_is_mended_and_the_run_is_not_failed_by_it(
     installation, api, echo, tmp_path
 ):
     endpoint = load(ReportEndpoint, "listener")
@@ -104,9 +105,15 @@ def test_a_broken_key_sends_nothing_and_the_run_is_not_failed_by_it(
     since = installation.store.size
     try:
         done = installation.run("cwl", echo, "--within", "5")
+        run = installation.last["flow_run_id"]
+        [place] = installation.home.glob("reports/*/ledger.db")
+        waiting = {one.message for one in Ledger(place.parent).find("WHERE d.root = ?", [run])}
+        came = {heard.id for heard in installation.store.read(since)}
     finally:
         endpoint.signing_key = ours
         endpoint.save("listener", overwrite=True, _sync=True)
     assert done.code == 1
     assert installation.last["state"] == "Completed"
-    assert list(installation.store.read(since)) == []
+    assert waiting
+    assert not waiting & came
+    assert waiting == {heard.id for heard in installation.heard(run)}

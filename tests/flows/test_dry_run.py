@@ -61,7 +61,7 @@ def test_a_dry_run_starts_writes_and_tells_nothing(installation, api, name, tmp_
     assert not (tmp_path / "home").exists()
     assert installation.heard(noted["run"]) == []
     assert noted["result"]["dry_run"]
-    assert "listener" in noted["result"]["would_be_told"]
+    assert "report-endpoint/listener" in noted["result"]["would_be_told"]
 
 
 def test_the_watch_of_a_dry_run_sees_what_a_real_run_does(installation, api, tmp_path):
@@ -133,7 +133,7 @@ def test_a_dry_run_is_seen_as_an_artifact_of_its_run(api):
     (artifact,) = [one for one in found if one.type == "markdown"]
     assert "Nothing was started" in artifact.data
     assert "spark-submit" in artifact.data
-    assert "`listener` at http://127.0.0.1:" in artifact.data
+    assert "`report-endpoint/listener` at http://127.0.0.1:" in artifact.data
 
 
 def test_a_dry_run_refuses_what_the_run_would_refuse(api, tmp_path):

@@ -49,7 +49,7 @@ def deaf(installation):
 
 
 @pytest.fixture
-def lost(installation, api, tmp_path):
+def lost(installation, api, tmp_path, eventually):
     """A run on a machine of which nothing is left: its outbox was never read, and is gone."""
     home, name = tmp_path / "home", f"lost-{uuid4().hex[:8]}"
     environment = {
@@ -68,7 +68,14 @@ def lost(installation, api, tmp_path):
     assert done.returncode == -9
     assert list((Path(place) / "outbox").glob("*.jsonl"))
     shutil.rmtree(home)
-    (run,) = api.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])))
+    mine = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+    (run,) = api.read_flow_runs(flow_run_filter=mine)
+
+    def recorded() -> bool:
+        tasks = api.read_task_runs(flow_run_filter=mine)
+        return len(tasks) == 2 and all(task.state.is_final() for task in tasks)
+
+    eventually(recorded, seconds=60)  # the server writes the rows of tasks in batches
     return run
 
 
