@@ -107,14 +107,14 @@ class Check:
 
 
 def field(payload: Mapping[str, Any] | None, name: str) -> Any:
-    """A field of a message: its own, or in the envelope's `data`, or among the run's `names`."""
-    for part in (payload, (payload or {}).get("data")):
-        if isinstance(part, Mapping):
-            names = part.get("names")
-            for place in (part, names if isinstance(names, Mapping) else {}):
-                if place.get(name) is not None:
-                    return place[name]
-    return None
+    """A field of a message; None when it has none of that name."""
+    return (payload or {}).get(name)
+
+
+def kind(heard: Heard) -> str:
+    """What a message tells: v1 says it itself, a seed message by its route."""
+    named = field(heard.payload, "type") if heard.format == "v1" else heard.route
+    return named if isinstance(named, str) else heard.route
 
 
 def state(heard: Heard) -> str | None:
@@ -125,7 +125,10 @@ def state(heard: Heard) -> str | None:
 
 def task(heard: Heard) -> str | None:
     """The task that a message is about; None when it is about a run."""
-    named = field(heard.payload, "task_id") or field(heard.payload, "task")
+    named = field(heard.payload, "task_id")  # v1 has an object in its place, with id and run
+    about = field(heard.payload, "task")
+    if isinstance(about, Mapping):
+        named = about.get("id")
     return named if isinstance(named, str) else None
 
 
@@ -140,7 +143,7 @@ def ends(heard: Heard) -> set[str]:
     if not heard.verified or task(heard) is not None or state(heard) not in FINAL:
         return set()
     ids = {field(heard.payload, "run")}
-    if heard.route != "child" and field(heard.payload, "parent") is None:
+    if kind(heard) != "child" and field(heard.payload, "parent") is None:
         ids.add(run(heard))
     return {one for one in ids if isinstance(one, str)}
 

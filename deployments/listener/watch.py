@@ -40,7 +40,7 @@ class Watch:
         self._ended |= check.ends(heard)
         if (run := check.run(heard)) is not None:
             self._runs.add(run)
-            if heard.route == "results":
+            if check.kind(heard) == "results":
                 self._results.add(run)
         if (self.least or self.ends) and not self.missing:
             self.stop(0)
@@ -67,7 +67,7 @@ class Watch:
 
 def line(heard: Heard, new: bool = True) -> str:
     """One message on one line: time (UTC), route, state, run, task, progress; or why it is none."""
-    parts = [heard.at[11:23], f"{heard.route:<8}"]
+    parts = [heard.at[11:23], f"{check.kind(heard):<8}"]
     if heard.verified:
         progress = check.field(heard.payload, "progress")
         parts += [

@@ -23,11 +23,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from blocks import SigningKey
+from blocks._changes import Change
+from blocks._envelope import envelope
 from blocks._keys import KeySet
+from blocks._messages import Names, messages
 from blocks._token import signed_headers
 from blocks.errors import ConfigError
 from blocks.signing import jwks
 from deployments.cli import main
+from deployments.listener import check
 from deployments.listener import store as storage
 from deployments.listener.app import create_app
 from deployments.listener.check import Check
@@ -363,10 +367,31 @@ def test_a_line_says_when_what_and_of_whom():
     assert line(status, new=False).endswith("(repeat)")
     older = replace(HEARD, payload={"title": "failed", "run_id": "r"})
     assert "failed" in line(older)
-    inside = replace(HEARD, payload={"data": {**END, "names": {"run_id": "s"}}}, format="v1")
-    assert line(replace(inside, payload={"data": {"state": "late", "names": {"run_id": "s"}}})) == (
-        "10:11:12.345 progress late            run=s"
-    )
+
+
+def in_v1(state: str, name: str, **more: Any) -> list[Heard]:
+    """What the sender makes of a change, as the listener keeps it."""
+    made = Change("id", "state", state, name, HEARD.at, **more)
+    return [
+        replace(HEARD, route="events", format="v1", payload=envelope(told, max_result=1000))
+        for told in messages(made, Names("d", "r", root="id"), results={"rows": 3})
+    ]
+
+
+def test_a_line_of_v1_says_the_same():
+    status, progress = in_v1("COMPLETED", "Completed", task="t", task_run="x", progress=40)
+    assert line(status) == "10:11:12.345 status   success         run=r task=t"
+    assert line(progress) == "10:11:12.345 progress running         run=r task=t 40%"
+    (late,) = in_v1("SCHEDULED", "Late")
+    assert line(late) == "10:11:12.345 late     late            run=r"
+
+
+def test_of_v1_only_the_end_of_a_run_ends_it():
+    assert [check.ends(one) for one in in_v1("COMPLETED", "Completed", task="t")] == [set()]
+    assert [check.ends(one) for one in in_v1("FAILED", "Failed")] == [{"r", "id"}]
+    progress, results = in_v1("COMPLETED", "Completed")
+    assert check.ends(progress) == {"r", "id"}
+    assert check.kind(results) == "results"
 
 
 @pytest.mark.parametrize(
@@ -376,7 +401,7 @@ def test_a_line_says_when_what_and_of_whom():
         ({**END, "state": "failed"}, "progress", {"r"}),
         ({**END, "state": "running"}, "progress", set()),
         ({**FIELDS, "state": "success"}, "status", set()),
-        ({**END, "run": "id", "names": {"run_id": "r"}}, "events", {"r", "id"}),
+        ({**END, "run": "id"}, "events", {"r", "id"}),
         ({**END, "run": "child", "parent": "root"}, "child", {"child"}),
     ],
 )
