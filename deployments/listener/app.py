@@ -3,6 +3,7 @@
 POST /…/<route> ──► check ──► repeat? ──► store ──► 204, or 401 for what is not ours
 """
 
+import os
 from collections.abc import Callable
 
 from starlette.applications import Starlette
@@ -51,7 +52,7 @@ def create_app(
         return Response(status_code=204)
 
     async def health(_: Request) -> Response:
-        return PlainTextResponse("ok")
+        return PlainTextResponse(f"ok {os.getpid()}")
 
     return Starlette(
         routes=[

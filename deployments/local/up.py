@@ -85,6 +85,8 @@ def _everything(before: dict[str, Service], server: str | None, port: int | None
     if not server:
         _await_api(api_url)
     _seed(listener.url)
+    if "listener" not in before:
+        point_at(listener.url)
     worker = _worker(before, api_url)
     _relay(before, api_url)
     _deploy(api_url)
@@ -149,7 +151,8 @@ def _await_listener(listener: Service) -> None:
 
     def healthy() -> bool:
         try:
-            return httpx.get(f"{listener.url}/health", timeout=2).is_success
+            # Its own answer: another checkout's listener may have been quicker to take the port.
+            return httpx.get(f"{listener.url}/health", timeout=2).text == f"ok {listener.pid}"
         except httpx.HTTPError:
             return False
 
@@ -161,6 +164,19 @@ def _seed(listener: str) -> None:
 
     if saved := seed(listener):
         _say(f"saved the sample blocks {', '.join(saved)}")
+
+
+def point_at(listener: str) -> None:
+    """The sample endpoint follows our listener, which may have found its port taken."""
+    from blocks import ReportEndpoint
+    from blocks._load import load, saved
+
+    if "listener" in saved(ReportEndpoint):
+        endpoint = load(ReportEndpoint, "listener")
+        if endpoint.url != listener:
+            _say(f"the endpoint listener is told at {listener} now, not at {endpoint.url}")
+            endpoint.url = listener
+            endpoint.save("listener", overwrite=True, _sync=True)  # type: ignore[call-arg]
 
 
 def _worker(before: dict[str, Service], api_url: str) -> Service:

@@ -14,7 +14,10 @@ import httpx
 import psutil
 import pytest
 
+from blocks import ReportEndpoint
+from blocks._load import load
 from deployments.local.service import choose_port
+from deployments.local.up import point_at
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -242,3 +245,17 @@ def test_a_page_of_another_origin_can_neither_read_nor_write(installation, api, 
     assert seen["read"] == "refused"
     assert seen["filter"] == "refused"
     assert "planted" not in {flow.name for flow in api.read_flows()}
+
+
+@pytest.mark.alone(reason="alters the endpoint that every run reports to")
+def test_the_sample_endpoint_follows_a_listener_that_found_its_port_taken(
+    installation, api, capsys
+):
+    endpoint = load(ReportEndpoint, "listener")
+    there, endpoint.url = endpoint.url, "http://127.0.0.1:9"
+    endpoint.save("listener", overwrite=True, _sync=True)
+    point_at(there)
+    assert load(ReportEndpoint, "listener").url == there
+    assert "is told at" in capsys.readouterr().out
+    point_at(there)
+    assert capsys.readouterr().out == ""
