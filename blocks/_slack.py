@@ -10,7 +10,7 @@ from blocks.errors import NotDelivered
 
 # Slack's errors that somebody can mend: https://docs.slack.dev/reference/methods/chat.postMessage
 # and, of webhooks, https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
-_TOKEN = "put the token of an app that is installed in the workspace into the block"  # noqa: S105
+_TOKEN = "put the token of an app that is installed in the workspace into the block"  # noqa: S105 - advice
 _WEBHOOK = "make a new webhook and put its URL into the block"
 _INVITE = "invite the app to the channel (/invite)"
 _FIXES = {

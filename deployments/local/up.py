@@ -171,12 +171,13 @@ def point_at(listener: str) -> None:
     from blocks import ReportEndpoint
     from blocks._load import load, saved
 
-    if "listener" in saved(ReportEndpoint):
-        endpoint = load(ReportEndpoint, "listener")
-        if endpoint.url != listener:
-            _say(f"the endpoint listener is told at {listener} now, not at {endpoint.url}")
-            endpoint.url = listener
-            endpoint.save("listener", overwrite=True, _sync=True)  # type: ignore[call-arg]
+    if "listener" not in saved(ReportEndpoint):
+        return
+    endpoint = load(ReportEndpoint, "listener")
+    if endpoint.url != listener:
+        _say(f"the endpoint listener is told at {listener} now, not at {endpoint.url}")
+        endpoint.url = listener
+        endpoint.save("listener", overwrite=True, _sync=True)  # type: ignore[call-arg]  # hidden
 
 
 def _worker(before: dict[str, Service], api_url: str) -> Service:
