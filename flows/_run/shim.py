@@ -176,7 +176,8 @@ class Shim:
         ended = [p for p in self.programs.values() if p.end is not None]
         strays = self._strays() if ended else set()
         for program in ended:
-            left = strays and strays & self._kin(program)
+            # After a SIGKILL the list of children may miss one that is just dying: look at all.
+            left = self._kin(program) if program.kill_at else strays and strays & self._kin(program)
             if not left - program.forbidden:
                 self._report(program, left)
             elif program.kill_at is None:

@@ -1,6 +1,7 @@
 """Cancelled, terminated or killed through a real worker: nothing of any kind of job is left."""
 
 import signal
+import sys
 from pathlib import Path
 
 import nbformat
@@ -17,7 +18,7 @@ def spark(tmp_path):
 
 def notebook(tmp_path):
     nb = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(f"!python {PROGRAMS / 'tree.py'}")],
+        cells=[nbformat.v4.new_code_cell(f"!{sys.executable} {PROGRAMS / 'tree.py'}")],
         metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}},
     )
     nbformat.write(nb, tmp_path / "long.ipynb")

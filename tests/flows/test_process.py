@@ -325,6 +325,7 @@ def test_a_program_that_ended_in_time_is_not_timed_out_by_what_it_left(place):
 
 
 OF_ANOTHER_USER = "setpriv --reuid 65534 --clear-groups"
+ONCE_IT_IS = "until grep -q '^Uid:.65534' /proc/$!/status; do :; done"
 # Root may signal anybody, unless it has lost the right to.
 LIKE_A_USER = ["setpriv", "--bounding-set=-kill", "--inh-caps=-kill"]
 ENGINES_END = f"""{ENGINE}
@@ -342,8 +343,8 @@ PROCESS.close()
 @pytest.mark.parametrize(
     ("script", "code"),
     [
-        (f"{OF_ANOTHER_USER} sleep 60 & echo $!; exit 0", 0),
-        (f"{OF_ANOTHER_USER} sleep 60 & echo $!; setsid sleep 600 & exit 3", 3),
+        (f"{OF_ANOTHER_USER} sleep 60 & echo $!; {ONCE_IT_IS}; exit 0", 0),
+        (f"{OF_ANOTHER_USER} sleep 60 & echo $!; {ONCE_IT_IS}; setsid sleep 600 & exit 3", 3),
     ],
 )
 def test_a_process_of_another_user_is_told_as_left_and_ends_no_supervision(tmp_path, script, code):
