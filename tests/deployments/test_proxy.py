@@ -162,13 +162,15 @@ def test_the_demo_runs_and_every_report_is_verified(proxied, tmp_path):
         assert set(json.loads((proxied.home / "services.json").read_text())) == {
             "listener",
             "worker",
+            "relay",
         }
         run = proxied.penstock("run", "demo", "--server", proxied.api_url, "--json", summary, **who)
         assert run.returncode == 0, run.stdout + run.stderr
     finally:
         down = proxied.penstock("down", **who)
     assert down.returncode == 0, down.stdout + down.stderr
-    assert down.stdout == "stopped the worker\nstopped the listener\n"
+    stopped = [f"stopped the {name}" for name in ("relay", "worker", "listener")]
+    assert down.stdout.splitlines()[:3] == stopped
 
     last = json.loads(summary.read_text())
     assert last["state"] == "Completed"
