@@ -85,7 +85,7 @@ def _everything(before: dict[str, Service], server: str | None, port: int | None
     if not server:
         _await_api(api_url)
     _seed(listener.url)
-    if "listener" not in before:
+    if not server and "listener" not in before:  # on a server of others it may be another's
         point_at(listener.url)
     worker = _worker(before, api_url)
     _relay(before, api_url)
