@@ -31,17 +31,6 @@ def free_port() -> int:
             return port
 
 
-def is_free(port: int) -> bool:
-    """Whether a server could listen there now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
 @contextmanager
 def installation(home: Path) -> Iterator[int]:
     """`penstock up` with a home of its own, for this process too; gives the server's port."""

@@ -19,7 +19,8 @@ from uuid import UUID
 
 import psutil
 
-from benchmarks._lab import couriers, installation, is_free, wait_until
+from benchmarks._lab import couriers, installation, wait_until
+from deployments.local.service import is_free
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

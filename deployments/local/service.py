@@ -110,17 +110,18 @@ def choose_port(wanted: int | None, remembered: str, preferred: int) -> int:
     """
     note = private(home() / "ports") / remembered
     if wanted is not None:
-        if not _free(wanted):
+        if not is_free(wanted):
             raise ConfigError(f"port {wanted} is taken by another program: choose another --port")
         port = wanted
     else:
         candidates = [int(note.read_text())] if note.exists() else []
-        port = next((p for p in [*candidates, preferred] if _free(p)), None) or _any_port()
+        port = next((p for p in [*candidates, preferred] if is_free(p)), None) or _any_port()
     write_private(note, str(port))
     return port
 
 
-def _free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether a server could listen there now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -30,6 +30,7 @@ from flows._reports import sheet
 from flows._reports.audience import Hearer, audience, hearer, root_of
 from flows._reports.build import build
 from flows._reports.deliver import Sender
+from flows._reports.history import LABEL
 from flows._reports.ledger import Ledger
 from flows._reports.outbox import Bell, call_courier, take, waits
 from flows._reports.rows import Delivery, Made
@@ -37,7 +38,6 @@ from flows._run.api import api
 
 IDLE = float(os.environ.get("PENSTOCK_COURIER_IDLE") or 30)  # seconds of nothing until it ends
 AGAIN = 5.0  # seconds until it asks a server again that did not answer
-LABEL = "penstock.told."  # and the endpoint: a flow-run label with its last acknowledged message
 
 
 class Courier:
