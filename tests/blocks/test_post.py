@@ -280,13 +280,17 @@ def test_a_connection_is_used_again_and_a_new_one_made_when_the_other_side_close
         post(poster, kept.url)
     assert kept.connections == 1
 
+    closed = threading.Semaphore(0)
+
     def once(connection: socket.socket) -> None:
         connection.sendall(EMPTY)
         connection.shutdown(socket.SHUT_RDWR)
+        closed.release()
 
     closing = peer(once)
     for _ in range(3):
         post(poster, closing.url)
+        assert closed.acquire(timeout=PATIENT)
     assert closing.connections == 3
 
 

@@ -73,7 +73,7 @@ def lost(installation, api, tmp_path, eventually):
 
     def recorded() -> bool:
         tasks = api.read_task_runs(flow_run_filter=mine)
-        return len(tasks) == 2 and all(task.state.is_final() for task in tasks)
+        return len(tasks) == 2 and all(task.state and task.state.is_final() for task in tasks)
 
     eventually(recorded, seconds=60)  # the server writes the rows of tasks in batches
     return run

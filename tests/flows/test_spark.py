@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
 from blocks import SparkConfig
 from blocks.errors import ConfigError, JobFailed
@@ -29,7 +30,8 @@ def test_an_application_runs_with_its_arguments_and_reports(installation, api, c
     assert result["conf"] == "a=b, c é"
     assert result["application_id"].startswith("local-")
     run_id = state.state_details.flow_run_id
-    shown = [a.data for a in api.read_artifacts() if a.flow_run_id == run_id and a.task_run_id]
+    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
+    shown = [a.data for a in api.read_artifacts(artifact_filter=mine) if a.task_run_id]
     assert shown == [100.0]
     assert not list((installation.home / "runs" / str(run_id)).glob("job-*")), "files were left"
 
