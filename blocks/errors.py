@@ -9,7 +9,8 @@
     ├── JobFailed          a program ended, and not well
     │   ├── JobTimedOut    it was stopped at its time limit
     │   └── JobVanished    it is gone and nobody saw how
-    ├── NotStopped         a run that was asked to end and has not
+    ├── NotStopped         a run, or work elsewhere, that was asked to end and has not
+    ├── Unreachable        an outside system that gave no answer, or none to be understood
     └── ServiceFailed      a local service (server, worker, listener) that did not start
 
 This module imports nothing of ours, so that every other may import it.
@@ -88,7 +89,11 @@ class JobVanished(JobFailed):
 
 
 class NotStopped(PenstockError):
-    """A run that was asked to end and has not."""
+    """A run, or work elsewhere, that was asked to end and has not."""
+
+
+class Unreachable(PenstockError):
+    """An outside system that gave no answer, or none to be understood: it says nothing."""
 
 
 class ServiceFailed(PenstockError):

@@ -19,7 +19,7 @@ from prefect.futures import PrefectFuture
 
 from blocks.errors import ConfigError
 from flows._reports import hooks
-from flows._run import record
+from flows._run import record, remote
 from flows._run.guard import current
 from flows._run.keys import attempt, current_key, keyed, make_key
 
@@ -144,14 +144,19 @@ def _judging() -> Iterator[None]:
         try:
             yield
         except Exception:
-            record.judge(run.root, programs, "failed")
+            _judge(run.root, programs, "failed")
             raise
         except BaseException:
             if context := TaskRunContext.get():
                 hooks.on_crash(context.task_run)
             raise
-        record.judge(run.root, programs, "done")
+        _judge(run.root, programs, "done")
     run.progress.set(key, 1.0)
+
+
+def _judge(root: str, programs: list[str], verdict: str) -> None:
+    record.judge(root, programs, verdict)
+    remote.judge(root, programs, verdict)
 
 
 def _observed(theirs: Callable[..., bool] | None) -> Callable[..., bool]:

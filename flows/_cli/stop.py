@@ -32,6 +32,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from prefect.client.orchestration import get_client
 
+    from flows._run.noted import notes_of
+    from flows._run.remote import stop_left
     from flows._run.stop import cancel_and_wait, open_records, stop_leftovers
 
     with get_client(sync_client=True) as client:
@@ -40,6 +42,8 @@ def main(options: argparse.Namespace) -> int:
             print(f"{run.name} is {_word(run)}")
             for record in open_records(str(run.id)):
                 print(f"would stop {record.program} of {record.key}")
+            for there in notes_of(str(run.id)).open(str(run.id)):
+                print(f"would stop {there.program} ({there.id or there.tag})")
             return 0
         ended = run.state is not None and run.state.is_final()
         if not ended and cancel_and_wait(client, [run.id], options.patience):
@@ -49,6 +53,8 @@ def main(options: argparse.Namespace) -> int:
             )
         for record in stop_leftovers(str(run.id)):
             print(f"stopped {record.program} of {record.key}")
+        for there in stop_left(str(run.id)):
+            print(f"stopped {there.program} ({there.id or there.tag})")
         print(f"{run.name} is {_word(client.read_flow_run(run.id))}")
     return 0
 

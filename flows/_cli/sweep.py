@@ -1,7 +1,8 @@
-"""`penstock sweep`: end what runs of this machine left, and tell of runs whose process vanished.
+"""`penstock sweep`: end what runs left, here and elsewhere, and tell of runs that vanished.
 
 runs/*/engine.json ──► process gone? ──► its records ──► programs stopped
                             └──► still Running on the server ──► Crashed
+tables on the server ──► run over, work elsewhere not ──► stopped
 """
 
 import argparse
@@ -29,6 +30,7 @@ def main(options: argparse.Namespace) -> int:
 
     from flows._run.engine import end
     from flows._run.stop import open_records, stop_leftovers
+    from flows._run.sweep import sweep_elsewhere
 
     would = "would have " if options.dry_run else ""
     found = 0
@@ -50,8 +52,17 @@ def main(options: argparse.Namespace) -> int:
                 if state:
                     _end(client, UUID(engine.run), state)
                 end(engine)
-    print(f"{found} run(s) had lost their process" if found else "nothing was left")
-    return 0
+        elsewhere = failed = 0
+        for one in sweep_elsewhere(dry_run=options.dry_run):
+            elsewhere += 1
+            failed += one.trouble is not None
+            done = f"could not stop: {one.trouble};" if one.trouble else f"{would}stopped"
+            print(f"{done} {one.work.program} ({one.work.id or one.work.tag}) of a {one.run} run")
+    if found:
+        print(f"{found} run(s) had lost their process")
+    if not found and not elsewhere:
+        print("nothing was left")
+    return 1 if failed else 0
 
 
 def _end(client: "SyncPrefectClient", run: UUID, state: "State") -> None:

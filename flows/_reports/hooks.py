@@ -26,6 +26,7 @@ from flows._reports.outbox import ORDER, flush, put
 from flows._run.cancelled import settle
 from flows._run.guard import known
 from flows._run.progress import last_percent
+from flows._run.remote import stop_left
 from flows._run.stop import stop_leftovers
 
 # Not plain "json": Prefect takes a stored JSON object with a key `result` or `data` for a record of
@@ -77,6 +78,9 @@ def stop_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None
     try:
         for record in stop_leftovers(str(flow_run.id)):
             flow_run_logger(flow_run, flow).info("stopped %s of %s", record.program, record.key)
+        if state.type == Type.CANCELLING:  # what a crash left elsewhere is found again
+            for there in stop_left(str(flow_run.id)):
+                flow_run_logger(flow_run, flow).info("stopped %s: %s", there.program, there.id)
         if state.type == Type.CANCELLING and known(str(flow_run.id)):
             settle(flow_run.id)
     except Exception:

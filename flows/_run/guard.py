@@ -25,6 +25,7 @@ from flows._run.cancelled import watched
 from flows._run.process import PROCESS
 from flows._run.progress import Progress, last_percent, run_artifact
 from flows._run.published import settle
+from flows._run.remote import ENDS
 from flows._run.settings import Settings
 from flows._run.storage import need_shared_results
 
@@ -119,6 +120,7 @@ def running(parts: int | None = None) -> Iterator[Run]:
     )
     _runs[run_id] = run
     PROCESS.open(run_id)
+    ENDS.open(run_id)
     token = _current.set(run)
     try:
         with ExitStack() as stack:
@@ -126,12 +128,24 @@ def running(parts: int | None = None) -> Iterator[Run]:
                 need_shared_results(context)
                 stack.enter_context(_outermost(run_id, flow_run.id if flow_run else None))
             stack.callback(settle, run_id)
+            stack.push(functools.partial(_end_elsewhere, run_id, run.root))
             stack.callback(PROCESS.stop_all, run_id)
             yield run
         if above:
             above.progress.set(run_id, 1.0)
     finally:
         _current.reset(token)
+
+
+def _stop_all(run_id: str) -> None:
+    PROCESS.stop_all(run_id)
+    ENDS.cancel(run_id, run_id)
+
+
+def _end_elsewhere(
+    run_id: str, root: str, _: object, error: BaseException | None, __: object
+) -> None:
+    ENDS.close(run_id, root, error)
 
 
 def _reached(flow_run: FlowRun) -> int:
@@ -148,7 +162,7 @@ def _outermost(run_id: str, flow_run_id: UUID | None) -> Iterator[None]:
     try:
         with ExitStack() as stack:
             if flow_run_id:
-                stack.enter_context(watched(flow_run_id, lambda: PROCESS.stop_all(run_id)))
+                stack.enter_context(watched(flow_run_id, functools.partial(_stop_all, run_id)))
             yield
     finally:
         PROCESS.close(run_id)

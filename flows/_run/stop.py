@@ -15,6 +15,7 @@ from flows._run import record as records
 from flows._run.engine import end, engine_of
 from flows._run.job import Record
 from flows._run.process import PROCESS
+from flows._run.remote import stop_left
 
 POLL = 0.5  # seconds between two looks at runs that end: the server sends us no event
 
@@ -62,6 +63,7 @@ def _has_ended(client: SyncPrefectClient, run_id: UUID) -> bool:
     if engine is None or not engine.here or engine.alive:
         return False
     stop_leftovers(str(run_id))
+    stop_left(str(run_id))
     end(engine)
     client.set_flow_run_state(run_id, Cancelled(message="its process was gone"), force=True)
     return True
