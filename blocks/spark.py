@@ -9,11 +9,14 @@ from prefect.blocks.fields import SecretDict
 from pydantic import Field, HttpUrl
 
 from blocks._command import STARS, Command, EnvironmentFields
-from blocks._properties import joined, properties_text, spelled
+from blocks._properties import properties_text, spelled
+from blocks._spark_fields import Dependencies, Resources
+from blocks._spark_options import check, kind_of, of_the_driver, properties, redaction
 from blocks.errors import ConfigError
 
 PROPERTIES = "spark.properties"
 EVENT_LOG = "eventlog"
+REDACTION = "spark.redaction.regex"
 
 # What a run on this machine needs: Spark binds to the routable address unless told otherwise.
 _LOOPBACK = {
@@ -23,7 +26,7 @@ _LOOPBACK = {
 }
 
 
-class SparkConfig(EnvironmentFields, Block):
+class SparkConfig(Resources, Dependencies, EnvironmentFields, Block):
     """How Spark applications are submitted.
 
     Example:
@@ -65,58 +68,29 @@ class SparkConfig(EnvironmentFields, Block):
         description="Needed by JVM applications alone.",
         examples=["org.example.Main"],
     )
-    py_files: list[str] = Field(
-        default_factory=list,
-        title="Python files",
-        description="Modules and archives put on the application's path.",
-        examples=[["helpers.py", "package.zip"]],
+    supervise: bool = Field(
+        default=False,
+        description="Restart a driver that failed; only for Spark's own master in cluster mode.",
     )
-    jars: list[str] = Field(
-        default_factory=list,
-        title="JARs",
-        description="Java libraries for driver and executors.",
-        examples=[["/opt/jars/postgresql.jar"]],
+    proxy_user: str | None = Field(
+        default=None, description="The user that Hadoop takes the application for."
     )
-    packages: list[str] = Field(
-        default_factory=list,
-        title="JAR packages",
-        description="Maven coordinates, fetched by the submitting machine.",
-        examples=[["org.apache.spark:spark-avro_2.13:4.0.0"]],
-    )
-    repositories: list[str] = Field(
-        default_factory=list,
-        title="JAR package repositories",
-        description="More places to look for packages.",
-        examples=[["https://maven.example.org/releases"]],
-    )
-    files: list[str] = Field(
-        default_factory=list,
-        description="Files put beside each executor.",
-        examples=[["settings.json"]],
-    )
-    archives: list[str] = Field(
-        default_factory=list,
-        description="Archives unpacked beside each executor.",
-        examples=[["environment.tar.gz#environment"]],
-    )
-    driver_memory: str | None = Field(
-        default=None, description="Memory of the driver.", examples=["2g"]
-    )
-    executor_memory: str | None = Field(
-        default=None, description="Memory of each executor.", examples=["4g"]
-    )
-    executor_cores: int | None = Field(default=None, ge=1, description="Cores of each executor.")
-    num_executors: int | None = Field(
+    rest_url: str | None = Field(
         default=None,
-        ge=1,
-        title="Executor count",
-        description="How many executors; only for YARN and Kubernetes.",
+        title="REST address",
+        description=(
+            "Where the cluster is asked in cluster mode: Spark's REST submission server, by "
+            "default port 6066 of the master, or YARN's resource manager."
+        ),
+        examples=["http://master:6066", "http://resourcemanager:8088"],
     )
-    total_executor_cores: int | None = Field(
+    shared_folder: str | None = Field(
         default=None,
-        ge=1,
-        title="Executor cores in total",
-        description="Cores of all executors together; only for Spark's own master (spark://).",
+        description=(
+            "A folder that the cluster and this machine both reach: a driver in the cluster "
+            "leaves its event log and its result there."
+        ),
+        examples=["/mnt/shared/spark", "s3://bucket/spark"],
     )
     conf: dict[str, str | int | float | bool] = Field(
         default_factory=dict,
@@ -130,6 +104,13 @@ class SparkConfig(EnvironmentFields, Block):
         description="Spark properties whose values are secret.",
         examples=[{"spark.hadoop.fs.s3a.secret.key": "its value"}],
     )
+    keep_event_log: bool = Field(
+        default=False,
+        description="Keep Spark's event log after the run, for `penstock spark history`.",
+    )
+    verbose: bool = Field(
+        default=False, description="Let spark-submit say how it understood its settings."
+    )
     java_home: str = Field(
         default="auto",
         description="A JDK's folder, or auto: JAVA_HOME when it is Java 17 or 21, else PyPI's.",
@@ -137,6 +118,16 @@ class SparkConfig(EnvironmentFields, Block):
     time_limit: float | None = Field(
         default=None, gt=0, description="Seconds that an application may take; no limit if empty."
     )
+
+    @property
+    def kind(self) -> str:
+        """local, spark, yarn or k8s: what `master` is."""
+        return kind_of(self.master)
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether the driver runs in the cluster and not beside the flow."""
+        return self.deploy_mode == "cluster"
 
     def command(
         self,
@@ -147,32 +138,33 @@ class SparkConfig(EnvironmentFields, Block):
         spark_home: str,
         java_home: str,
         python: str,
+        tag: str | None = None,
     ) -> Command:
         """What would run for `app` with `args`: spark-submit, its environment and properties.
 
         `folder` is the run's private folder; every property goes through a file in it, so that
-        none stands on a command line; `python` runs the driver, and executors on this machine.
+        none stands on a command line; `python` runs the driver, and executors on this machine;
+        `tag` marks an application whose driver runs in the cluster, and nobody waits for that one.
         Raises ConfigError for settings the master does not allow.
         Options: Spark's "Submitting Applications" and "Configuration" pages.
         """
-        self._check()
+        self.check()
         if app.startswith("-"):
             raise ConfigError(f"app {app!r} would be read as an option: write ./{app}")
-        open_to_all, secret = self._properties(folder), self._secret_conf()
+        secret = self.secret_properties()
+        open_to_all = ({} if self.in_cluster else _beside(folder)) | self.properties(tag)
         argv = [f"{spark_home}/bin/spark-submit", "--properties-file", str(folder / PROPERTIES)]
-        if self.main_class:
-            argv += ["--class", self.main_class]
+        argv += ["--class", self.main_class] if self.main_class else []
+        argv += ["--proxy-user", self.proxy_user] if self.proxy_user else []
+        argv += ["--verbose"] if self.verbose else []
+        here = {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": python}
         return Command(
             argv=[*argv, app, *args],
             environment={
                 "SPARK_HOME": spark_home,
                 "JAVA_HOME": java_home,
                 "PYSPARK_DRIVER_PYTHON": python,
-                **(
-                    {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": python}
-                    if self._local()
-                    else {}
-                ),
+                **(here if self.kind == "local" else {}),
                 **self.environment,
             },
             pass_environment=self.pass_environment,
@@ -182,73 +174,67 @@ class SparkConfig(EnvironmentFields, Block):
             shown={PROPERTIES: properties_text({**open_to_all, **dict.fromkeys(secret, STARS)})},
         )
 
-    def _local(self) -> bool:
-        return self.master.startswith("local")
-
-    def _check(self) -> None:
-        kind = self.master.split("[")[0].split(":")[0]
-        if kind not in ("local", "spark", "yarn", "k8s"):
-            raise ConfigError(
-                f"master {self.master!r} is none of local[n], spark://, yarn, k8s://https://"
-            )
-        only = {
-            "deploy_mode=cluster": (self.deploy_mode == "cluster", ("spark", "yarn", "k8s")),
-            "num_executors": (self.num_executors, ("yarn", "k8s")),
-            "total_executor_cores": (self.total_executor_cores, ("spark",)),
-            "executor_memory": (self.executor_memory, ("spark", "yarn", "k8s")),
-            "executor_cores": (self.executor_cores, ("spark", "yarn", "k8s")),
-            "queue": (self.queue, ("yarn",)),
-        }
-        for option, (given, masters) in only.items():
-            if given and kind not in masters:
-                raise ConfigError(
-                    f"{option} has no meaning for master {self.master!r}: "
-                    f"only for {', '.join(masters)}; take it out"
-                )
-        for name in ("spark.master", "spark.submit.deployMode"):
-            if name in self.conf or name in self._secret_conf():
-                raise ConfigError(f"conf holds {name}: use the field master or deploy_mode")
-        if kind == "spark" and self.deploy_mode == "cluster" and self.secret_conf:
+    def check(self) -> None:
+        """Raises ConfigError for settings that the master does not allow."""
+        secret = self._secret_conf()
+        check(self, {**self.conf, **secret})
+        if self.kind == "spark" and self.in_cluster and secret:
             raise ConfigError(
                 "secret_conf cannot be used in standalone cluster mode, where Spark puts every "
                 "property on the driver's command line; use secret_environment"
             )
 
-    def _properties(self, folder: Path) -> dict[str, str]:
-        properties = {
-            "spark.master": self.master,
-            "spark.submit.deployMode": self.deploy_mode,
-            "spark.app.name": self.app_name,
-            "spark.driver.memory": self.driver_memory,
-            "spark.executor.memory": self.executor_memory,
-            "spark.executor.cores": self.executor_cores,
-            "spark.executor.instances": self.num_executors,
-            "spark.cores.max": self.total_executor_cores,
-            "spark.yarn.queue": self.queue,
-            "spark.jars": joined("jars", self.jars),
-            "spark.submit.pyFiles": joined("py_files", self.py_files),
-            "spark.files": joined("files", self.files),
-            "spark.archives": joined("archives", self.archives),
-            "spark.jars.packages": joined("packages", self.packages),
-            "spark.jars.repositories": joined("repositories", self.repositories),
+    def properties(self, tag: str | None = None) -> dict[str, str]:
+        """Every property that is no secret and hangs on no run but for its `tag`."""
+        conf = {name: spelled(value) for name, value in self.conf.items()}
+        made = {
             "spark.ui.showConsoleProgress": "false",
-            **(self._beside(folder) if self.deploy_mode == "client" else {}),
-            **(_LOOPBACK if self._local() else {}),
-            **{name: spelled(value) for name, value in self.conf.items()},
+            **(_LOOPBACK if self.kind == "local" else {}),
+            **(self._in_cluster(tag) if self.in_cluster else {}),
+            **properties(self),
+            **conf,
         }
-        return {name: str(value) for name, value in properties.items() if value is not None}
+        hidden = redaction(self.secret_properties(), conf.get(REDACTION))
+        return {**made, REDACTION: hidden} if hidden else made
 
-    def _beside(self, folder: Path) -> dict[str, str]:
-        """What a driver on this machine writes to our folder, which one in the cluster lacks."""
-        return {
-            # The event log is how a run's progress is followed, with or without a UI.
-            "spark.eventLog.enabled": "true",
-            "spark.eventLog.dir": (folder / EVENT_LOG).as_uri(),
-            "spark.eventLog.rolling.enabled": "false",
-            "spark.eventLog.compress": "false",
-            "spark.local.dir": str(folder / "scratch"),
-        }
+    def secret_properties(self) -> dict[str, str]:
+        """The secret ones, in the clear: only for the file, and for masking."""
+        secret = self._secret_conf()
+        if self.in_cluster:
+            secret |= of_the_driver(self.kind, self.environment_secrets())
+        return secret
+
+    def _in_cluster(self, tag: str | None) -> dict[str, str]:
+        """What a driver in the cluster is told, so that it is found again and not waited for."""
+        told = of_the_driver(self.kind, self.environment)
+        if self.kind == "yarn":
+            told["spark.yarn.submit.waitAppCompletion"] = "false"
+            told |= {"spark.yarn.tags": tag} if tag else {}
+        if self.kind == "k8s":
+            told["spark.kubernetes.submission.waitAppCompletion"] = "false"
+            told |= {"spark.kubernetes.driver.label.penstock-tag": tag} if tag else {}
+        if self.shared_folder and tag:
+            told |= _event_log(f"{self.shared_folder.rstrip('/')}/{tag}/{EVENT_LOG}")
+        return told
 
     def _secret_conf(self) -> dict[str, str]:
         secret: dict[str, Any] = self.secret_conf.get_secret_value() if self.secret_conf else {}
         return {name: spelled(value) for name, value in secret.items()}
+
+
+def _beside(folder: Path) -> dict[str, str]:
+    """What a driver on this machine writes to our folder."""
+    return {
+        **_event_log((folder / EVENT_LOG).as_uri()),
+        "spark.local.dir": str(folder / "scratch"),
+    }
+
+
+def _event_log(url: str) -> dict[str, str]:
+    """The event log is how a run's progress is followed, with or without a UI."""
+    return {
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": url,
+        "spark.eventLog.rolling.enabled": "false",
+        "spark.eventLog.compress": "false",
+    }

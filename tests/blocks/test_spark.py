@@ -130,6 +130,7 @@ def test_command_puts_every_property_into_the_file_and_none_on_the_command_line(
     ]
     assert written(made) == {
         **EVERY,
+        "spark.yarn.submit.waitAppCompletion": "false",
         "spark.master": "yarn",
         "spark.submit.deployMode": "cluster",
         "spark.app.name": "Nightly",
@@ -173,6 +174,7 @@ def test_loopback_is_for_local_masters_only(kind):
 def test_the_users_properties_win_over_ours(field):
     mine = {"spark.ui.port": "4040", "spark.eventLog.compress": "true", "spark.mine": "1"}
     found = written(command(**{field: mine}))
+    found.pop("spark.redaction.regex", None)  # of the secret ones
     assert found == {"spark.master": "local[*]", **ALWAYS, **LOOPBACK, **mine}
 
 
@@ -204,6 +206,17 @@ FITS = [
     ("executor_memory", "4g", "spark.executor.memory", ["spark", "yarn", "k8s"]),
     ("executor_cores", 1, "spark.executor.cores", ["spark", "yarn", "k8s"]),
     ("queue", "big", "spark.yarn.queue", ["yarn"]),
+    ("driver_memory", "2g", "spark.driver.memory", list(MASTERS)),
+    ("driver_java_options", "-Da=b -Dc", "spark.driver.extraJavaOptions", list(MASTERS)),
+    ("driver_class_path", "/a:/b", "spark.driver.extraClassPath", list(MASTERS)),
+    ("driver_library_path", "/lib", "spark.driver.extraLibraryPath", list(MASTERS)),
+    ("exclude_packages", ["a:b"], "spark.jars.excludes", list(MASTERS)),
+]
+IN_CLUSTER = [
+    ("driver_cores", 2, ["spark", "yarn", "k8s"]),
+    ("supervise", True, ["spark"]),
+    ("rest_url", "http://host:6066", ["spark", "yarn"]),
+    ("shared_folder", "/mnt", ["spark", "yarn", "k8s"]),
 ]
 
 
@@ -212,7 +225,9 @@ FITS = [
 def test_an_option_is_refused_by_the_masters_it_means_nothing_to(row, kind):
     option, value, name, masters = row
     if kind in masters:
-        assert written(command(master=MASTERS[kind], **{option: value}))[name] == str(value)
+        assert written(command(master=MASTERS[kind], **{option: value}))[name] == (
+            value[0] if isinstance(value, list) else str(value)
+        )
         return
     with pytest.raises(ConfigError, match=option) as caught:
         command(master=MASTERS[kind], **{option: value})
@@ -259,3 +274,67 @@ def test_a_driver_in_the_cluster_is_told_of_no_folder_of_this_machine(kind):
         written(command(master=MASTERS[kind], deploy_mode="cluster", conf=mine)).items()
         >= mine.items()
     )
+
+
+@pytest.mark.parametrize("row", IN_CLUSTER, ids=[row[0] for row in IN_CLUSTER])
+@pytest.mark.parametrize("kind", MASTERS)
+@pytest.mark.parametrize("mode", ["client", "cluster"])
+def test_an_option_of_cluster_mode_is_refused_elsewhere(row, kind, mode):
+    option, value, masters = row
+    settings = {"master": MASTERS[kind], "deploy_mode": mode, option: value}
+    if kind in masters and mode == "cluster":
+        command(**settings)
+        return
+    with pytest.raises(ConfigError, match=f"(deploy_mode=cluster|{option}) has no meaning"):
+        command(**settings)
+
+
+@pytest.mark.parametrize("where", ["conf", "secret_conf"])
+def test_what_a_field_says_cannot_be_said_again_as_a_property(where):
+    with pytest.raises(ConfigError, match="use the field driver_memory alone"):
+        command(driver_memory="2g", **{where: {"spark.driver.memory": "4g"}})
+
+
+def test_a_property_that_spark_would_ignore_is_refused():
+    with pytest.raises(ConfigError, match=r"conf holds 'hadoop\.x', which Spark ignores"):
+        command(conf={"hadoop.x": "1"})
+
+
+def test_spark_is_told_to_hide_every_secret_property_and_what_it_hides_anyway():
+    secret = {"spark.hadoop.fs.s3a.my(key)": "x", "spark.mine": "y"}
+    hidden = written(command(secret_conf=secret))["spark.redaction.regex"]
+    for name in [*secret, "spark.db.password", "spark.an.access.key"]:
+        assert re.search(hidden, name), name
+    assert not re.search(hidden, "spark.driver.memory")
+    theirs = command(secret_conf=secret, conf={"spark.redaction.regex": "(?i)card"})
+    assert re.search(written(theirs)["spark.redaction.regex"], "spark.Card")
+    assert "spark.redaction.regex" not in written(command())
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix"),
+    [("yarn", "spark.yarn.appMasterEnv."), ("k8s", "spark.kubernetes.driverEnv.")],
+)
+def test_a_driver_in_the_cluster_gets_its_environment_and_its_tag(kind, prefix):
+    made = SparkConfig(
+        master=MASTERS[kind],
+        deploy_mode="cluster",
+        environment={"A": "b"},
+        secret_environment={"DB": "pa55word"},
+    ).command("app.py", folder=Path("/runs/x"), tag="penstock-1", **HOMES)
+    told = written(made)
+    assert told[f"{prefix}A"] == "b"
+    assert told[f"{prefix}DB"] == "pa55word"
+    assert "penstock-1" in told.values()
+    assert "pa55word" not in made.shown["spark.properties"]
+
+
+def test_event_logs_of_a_driver_in_the_cluster_go_where_both_can_reach_them():
+    block = SparkConfig(master="yarn", deploy_mode="cluster", shared_folder="hdfs://n/penstock/")
+    made = block.command("app.py", folder=Path("/runs/x"), tag="penstock-1", **HOMES)
+    assert written(made)["spark.eventLog.dir"] == "hdfs://n/penstock/penstock-1/eventlog"
+
+
+def test_the_user_hadoop_takes_the_application_for_is_an_option_of_spark_submit():
+    made = command(master="yarn", proxy_user="alice", verbose=True)
+    assert made.argv[3:6] == ["--proxy-user", "alice", "--verbose"]
