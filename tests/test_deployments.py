@@ -95,7 +95,7 @@ def test_each_entry_is_made_of_the_files_of_one_place(loaded, folder, name, form
 def test_the_blocks_of_each_entry_are_the_classes_of_blocks(loaded, name, form):
     got = loaded[form(ENTRYPOINTS[name])]
     assert got["strangers"] == []
-    several = {"demo": ["CwlConfig", "NotebookConfig", "SparkConfig"], "redeliver": []}
+    several = {"demo": ["CwlConfig", "NotebookConfig", "SparkConfig"], "redeliver": [], "sweep": []}
     assert sorted(got["blocks"]) == several.get(name, [f"{name.capitalize()}Config"])
 
 

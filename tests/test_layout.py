@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 LAYERS = ("blocks", "flows", "deployments")
 COMPOSITES = ("demo",)
-UPKEEP = ("redeliver",)  # they look after runs, and have no settings of their own
+UPKEEP = ("redeliver", "sweep")  # they look after runs, and have no settings of their own
 CONFIGURED = yaml.safe_load((ROOT / "prefect.yaml").read_text())
 DEPLOYED = {e["name"]: e["entrypoint"] for e in CONFIGURED["deployments"]}
 KINDS = sorted(

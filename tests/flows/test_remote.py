@@ -18,6 +18,7 @@ from flows._run.noted import Remote, notes_of
 from flows._run.remote import PLACES, stop_left
 from flows._run.run_remote import run_remote
 from flows._run.sweep import sweep_elsewhere
+from flows.sweep import sweep
 from tests.elsewhere import CLIENT, PLACE, Elsewhere, System, sleeper, sleeps
 
 PROGRAM = Path(__file__).parent.parent / "programs" / "elsewhere_run.py"
@@ -266,4 +267,5 @@ def test_a_sweep_ends_what_nobody_will_take_on(api, system):
     assert swept(2, dry_run=False) == over
     assert set(system.alive) == {running, crashed}
     assert swept(61, dry_run=False) == {crashed}
+    assert running not in [one["id"] for one in sweep()["left"]]
     assert system.alive == [running]
