@@ -45,8 +45,8 @@ fix: setup       ## format and mend what lint can mend
 test: setup      ## the tests, under 8 minutes on 2 cores
 	$(PYTEST) -m 'not full'
 
-test-full: setup ## all tests, the slow ones too
-	$(PYTEST)
+test-full: test  ## all tests: those, and then the slow ones
+	$(PYTEST) -m full
 
 $(KINDS:%=test-%): test-%: setup
 	$(PYTEST) $(shell find tests -name 'test_$**.py')

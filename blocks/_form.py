@@ -49,9 +49,9 @@ class Form(BaseModel):
     def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
         """The schema, with the positions that Prefect gave in the order the form should have."""
         schema = super().model_json_schema(*args, **options)
-        own = [name for name in cls.model_fields if name in cls.__annotations__]
-        shared = [name for name in cls.model_fields if name not in own]
-        for position, name in enumerate([*own, *shared]):
+        above = [name for kind in cls.__mro__ for name in vars(kind).get("__annotations__", {})]
+        ordered = [name for name in dict.fromkeys(above) if name in cls.model_fields]
+        for position, name in enumerate(ordered):
             schema["properties"][name]["position"] = position
         return schema
 

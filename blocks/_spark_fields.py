@@ -16,7 +16,7 @@ class Resources(Form):
     )
     driver_java_options: str | None = Field(
         default=None,
-        title="Driver Java options",
+        title="Driver JVM options",
         description="Options of the driver's Java.",
         examples=["-XX:+UseG1GC -Duser.timezone=UTC"],
     )
@@ -26,7 +26,9 @@ class Resources(Form):
         examples=["/opt/jars/ojdbc11.jar:/opt/conf"],
     )
     driver_library_path: str | None = Field(
-        default=None, description="Where the driver finds native libraries."
+        default=None,
+        description="Where the driver finds native libraries.",
+        examples=["/opt/hadoop/lib/native"],
     )
     executor_memory: str | None = Field(
         default=None, description="Memory of each executor.", examples=["4g"]

@@ -73,7 +73,9 @@ class SparkConfig(Resources, Dependencies, EnvironmentFields, Block):
         description="Restart a driver that failed; only for Spark's own master in cluster mode.",
     )
     proxy_user: str | None = Field(
-        default=None, description="The user that Hadoop takes the application for."
+        default=None,
+        description="The user that Hadoop takes the application for.",
+        examples=["alice"],
     )
     rest_url: str | None = Field(
         default=None,

@@ -34,7 +34,8 @@ def test_the_workflow_may_only_read_and_names_the_very_commit_of_each_action():
 
 
 def test_the_script_makes_only_what_can_be_made():
-    called = re.findall(r"^make (.+)$", (ROOT / ".ci" / "run").read_text(), re.M)
+    lines = re.findall(r"^make (.+)$", (ROOT / ".ci" / "run").read_text(), re.M)
+    called = " ".join(lines).split()
     assert called == ["check", "test", "test-full"]
     for target in called:
         done = make("--dry-run", target)

@@ -19,6 +19,7 @@ from blocks.errors import (
     NotVerified,
     PenstockError,
     ServiceFailed,
+    Unreachable,
 )
 
 EVERY = [
@@ -34,6 +35,7 @@ EXAMPLES = [
     NotVerified("a message"),
     NotDelivered("a report"),
     NotStopped("a run"),
+    Unreachable("a system"),
     JobFailed("spark", "exited with 1", ["one", "two"]),
     JobTimedOut("spark", "was stopped", ["slow"]),
     JobVanished("spark", "vanished"),
