@@ -82,6 +82,11 @@ def grove(installation, api, eventually, monkeypatch):
             work_pool_name=pool,
             job_variables={"stream_output": False} if pool else None,
         )
+        # A run's process copies the whole folder that the flow's file is in: not the checkout.
+        deployment._path, deployment.entrypoint = (
+            str(Path(GROVE).parent.resolve()),
+            "grove.py:grove",
+        )
         return api.create_flow_run_from_deployment(
             deployment.apply(), parameters={"name": name, "seconds": seconds}
         )
