@@ -58,13 +58,8 @@ class Program:
         self.kill_at: float | None = None
         self.give_up_at: float | None = None
         self.forbidden: set[int] = set()  # other users' processes: we may not end them
-        self.told: dict[int, int | None] = {}  # pid → its start, of all that were told to end
         self.timed_out = self.stopped = False
         self.end: dict[str, Any] | None = None  # known once the program itself is reaped
-
-    def living(self) -> set[int]:
-        """Those that were told to end and have not."""
-        return {pid for pid, start in self.told.items() if start and start_ticks(pid) == start}
 
 
 class Shim:
@@ -181,10 +176,8 @@ class Shim:
         ended = [p for p in self.programs.values() if p.end is not None]
         strays = self._strays() if ended else set()
         for program in ended:
-            # After a signal the list of children may miss one that is just dying: look at all.
-            left = strays and strays & self._kin(program)
-            if program.kill_at:
-                left = self._kin(program) | program.living()
+            # After a SIGKILL the list of children may miss one that is just dying: look at all.
+            left = self._kin(program) if program.kill_at else strays and strays & self._kin(program)
             if not left - program.forbidden:
                 self._report(program, left)
             elif program.kill_at is None:
@@ -207,12 +200,7 @@ class Shim:
         if program.kill_at is None:
             program.kill_at = time.monotonic() + (program.grace if grace is None else grace)
             program.give_up_at = program.kill_at + PRESSED
-            self._signal(program, signal.SIGTERM)
-
-    def _signal(self, program: Program, number: int) -> None:
-        members = self._members(program)
-        program.told.update({pid: start_ticks(pid) for pid in members})
-        program.forbidden |= signal_all(members, number)
+            program.forbidden |= signal_all(self._members(program), signal.SIGTERM)
 
     def _press(self) -> None:
         """Act on what is due: time limits, and the end of grace periods."""
@@ -223,7 +211,7 @@ class Shim:
                 self._terminate(program, None)
             if program.kill_at is not None and now >= program.kill_at:
                 program.kill_at = now + 0.1  # again, until nothing is left: it may have forked
-                self._signal(program, signal.SIGKILL)
+                program.forbidden |= signal_all(self._members(program), signal.SIGKILL)
                 self._settle()
                 if program.id in self.programs and now >= (program.give_up_at or now):
                     self._report(program, self._members(program))
