@@ -3,9 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
-# Tests mostly wait for servers and programs, so that two at a time on a core are quicker.
-WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 KINDS  := $(basename $(notdir $(wildcard flows/[a-z]*.py)))
 
 .PHONY: help setup run up down status check fix test test-full $(KINDS:%=test-%) lock clean bench-reports bench-kill soak chaos

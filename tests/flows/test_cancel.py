@@ -85,8 +85,8 @@ def engine(run_id: str) -> psutil.Process:
 def test_a_run_cancelled_in_the_ui_leaves_nothing(installation, api, eventually, working, kind):
     run, programs = working(kind)
     api.set_flow_run_state(run.id, Cancelling())
-    eventually(lambda: not alive(programs), seconds=30)
-    eventually(lambda: not family(str(run.id)), seconds=30)
+    eventually(lambda: not alive(programs), seconds=10)
+    eventually(lambda: not family(str(run.id)), seconds=10)
     eventually(lambda: api.read_flow_run(run.id).state.is_cancelled(), seconds=30)  # noqa: PLW0108 - read anew
     # The hook runs in a process of its own, after the run has ended.
     (end,) = eventually(
@@ -102,5 +102,5 @@ def test_a_run_cancelled_in_the_ui_leaves_nothing(installation, api, eventually,
 def test_an_engine_that_dies_takes_its_programs_along(api, eventually, working, number):
     run, programs = working(cwl)
     engine(str(run.id)).send_signal(number)
-    eventually(lambda: not alive(programs), seconds=30)
+    eventually(lambda: not alive(programs), seconds=10)
     eventually(lambda: api.read_flow_run(run.id).state.is_crashed(), seconds=30)  # noqa: PLW0108 - read anew

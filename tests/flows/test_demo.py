@@ -76,7 +76,7 @@ def test_the_demo_cancelled_while_a_part_works_leaves_nothing(api, eventually, p
     eventually(working, seconds=90)
     before = programs()
     api.set_flow_run_state(run.id, Cancelling())
-    eventually(lambda: not programs(), seconds=30)
-    eventually(lambda: not any(psutil.pid_exists(pid) for pid in before), seconds=30)
+    eventually(lambda: not programs(), seconds=10)
+    eventually(lambda: not any(psutil.pid_exists(pid) for pid in before), seconds=10)
     eventually(lambda: api.read_flow_run(run.id).state.is_cancelled(), seconds=30)  # noqa: PLW0108 - read anew
     assert part in {task.name for task in look(api, run.id).tasks}

@@ -160,7 +160,7 @@ def test_an_end_that_is_set_from_outside_is_told_once(installation, api, eventua
 
     run = api.create_flow_run(guarded, state=Running())
     api.set_flow_run_state(run.id, state(message="by hand"), force=True)
-    (end,) = eventually(lambda: installation.told(run.id, "progress"), seconds=60)
+    (end,) = eventually(lambda: installation.told(run.id, "progress"))
     assert (end["state"], end["error"]) == ("failed", "by hand")
 
 
@@ -432,5 +432,5 @@ def test_a_vanished_run_is_called_crashed_and_told(installation, api, eventually
     run = api.read_flow_run(api.create_flow_run(plain, state=Running()).id)
     pulse.call_crashed(run, "of a test")
     assert api.read_flow_run(run.id).state.type == StateType.CRASHED
-    (end,) = eventually(lambda: installation.told(run.id, "progress"), seconds=60)
+    (end,) = eventually(lambda: installation.told(run.id, "progress"))
     assert end["error"] == "the run vanished: of a test"
