@@ -106,10 +106,6 @@ class SparkConfig(Resources, Dependencies, EnvironmentFields, Block):
         description="Spark properties whose values are secret.",
         examples=[{"spark.hadoop.fs.s3a.secret.key": "its value"}],
     )
-    keep_event_log: bool = Field(
-        default=False,
-        description="Keep Spark's event log after the run, for `penstock spark history`.",
-    )
     verbose: bool = Field(
         default=False, description="Let spark-submit say how it understood its settings."
     )
