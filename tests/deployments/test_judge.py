@@ -12,7 +12,10 @@ from blocks import ReportEndpoint, SigningKey
 from blocks._load import load
 from flows._reports.ledger import Ledger
 
-pytestmark = pytest.mark.alone(reason="alters the endpoint that every run reports to")
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.alone(reason="alters the endpoint that every run reports to"),
+]
 
 
 @pytest.fixture

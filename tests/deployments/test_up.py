@@ -112,6 +112,7 @@ def test_a_server_that_does_not_answer_is_said_before_anything_is_started(tmp_pa
     assert not (tmp_path / "services.json").exists()
 
 
+@pytest.mark.full
 @pytest.mark.alone(reason="a second worker takes runs of the same pool, and is killed")
 def test_another_server_can_be_named_and_is_not_stopped(installation, tmp_path):
     environment = {**installation.environment, "PENSTOCK_HOME": str(tmp_path)}

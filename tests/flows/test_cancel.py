@@ -81,7 +81,9 @@ def engine(run_id: str) -> psutil.Process:
     )
 
 
-@pytest.mark.parametrize("kind", [spark, notebook, cwl])
+@pytest.mark.parametrize(
+    "kind", [cwl, *(pytest.param(kind, marks=pytest.mark.full) for kind in (spark, notebook))]
+)
 def test_a_run_cancelled_in_the_ui_leaves_nothing(installation, api, eventually, working, kind):
     run, programs = working(kind)
     api.set_flow_run_state(run.id, Cancelling())

@@ -169,6 +169,7 @@ def test_days_that_are_none_are_refused(api):
         redeliver(days=0)
 
 
+@pytest.mark.full
 def test_its_deployment_tells_nobody(installation, api, eventually):
     done = installation.run("redeliver", {"days": 1})
     assert done.code == 0, done.out + done.err
