@@ -6,16 +6,21 @@ by the context whose workflow calls, and do as before for anybody else in the pr
 """
 
 import contextlib
+import json
+import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from cwl_utils import sandboxjs
 from cwl_utils.errors import JavascriptException
@@ -127,6 +132,60 @@ class NodeEngine(sandboxjs.NodeJSEngine):
         if _refused.get():
             raise JavascriptException("an expression needs JavaScript")
         return super().eval(*args, **kwargs)
+
+    def exec_js_process(
+        self,
+        js_text: str,
+        timeout: float = sandboxjs.default_timeout,
+        js_console: bool = False,
+        context: str | None = None,
+        *more: Any,
+        **others: Any,
+    ) -> tuple[int, str, str]:
+        """As cwl_utils' own, which spins until its time-out when Node is killed: this ends then."""
+        if _config.get() is None or js_console:
+            return super().exec_js_process(js_text, timeout, js_console, context, *more, **others)
+        nodes: dict[str | None, subprocess.Popen[str]] = vars(self.localdata).setdefault(
+            "nodes", {}
+        )
+        said = [js_text]
+        if (process := nodes.get(context)) is None or process.poll() is not None:
+            engine = "cwlNodeEngine.js" if context is None else "cwlNodeEngineWithContext.js"
+            text = files("cwl_utils").joinpath(engine).read_text("utf-8")
+            process = nodes[context] = self.new_js_proc(text)
+            said = [js_text] if context is None else [context, js_text]
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(timeout, end)
+        timer.start()
+        try:
+            out, err = self._answer(process, "".join(f"{json.dumps(one)}\n" for one in said))
+        finally:
+            timer.cancel()
+        code = process.poll() or 0
+        return -1 if late.is_set() else code, out, err
+
+    def _answer(self, process: "subprocess.Popen[str]", asked: str) -> tuple[str, str]:
+        """What Node says to both its outputs until it has finished, or is gone."""
+        pipes = (process.stdin, process.stdout, process.stderr)
+        ask, *outputs = (cast(IO[str], pipe).fileno() for pipe in pipes)
+        mark, data = self.process_finished_str.encode(), asked.encode()
+        with contextlib.suppress(BrokenPipeError):  # gone: what it said before is read below
+            while data:
+                data = data[os.write(ask, data) :]
+        said = dict.fromkeys(outputs, b"")
+        while unfinished := [one for one in outputs if not said[one].endswith(mark)]:
+            for one in select.select(unfinished, [], [])[0]:
+                if not (more := os.read(one, 65536)):
+                    process.wait()
+                    return said[outputs[0]].decode(), said[outputs[1]].decode()
+                said[one] += more
+        out, err = (said[one].removesuffix(mark).decode() for one in outputs)
+        return out.removesuffix("\n"), err
 
     def new_js_proc(self, js_text: str, *args: Any, **kwargs: Any) -> "subprocess.Popen[str]":
         """Start Node on cwl_utils' evaluator; it ends when its standard input does."""

@@ -1,11 +1,13 @@
 """CWL through a worker: names, scatter, skipped steps, expressions, errors, clean-up."""
 
+import contextlib
 import json
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from prefect import flow
 
@@ -232,6 +234,23 @@ def test_expressions_see_nothing_of_ours(api, document, monkeypatch):
     Path(document).write_text(json.dumps(DOCUMENT))
     with pytest.raises(JobFailed, match="process is not defined"):
         cwl_job(document, {"words": []})
+
+
+def test_an_expression_whose_node_is_killed_ends_at_once(api, document, monkeypatch, eventually):
+    monkeypatch.setitem(DOCUMENT["steps"]["count"]["run"], "expression", "${while (true) {}}")
+    Path(document).write_text(json.dumps(DOCUMENT))
+
+    def busy():
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "--eval" in child.cmdline() and child.cpu_times().user > 1:
+                    return child
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        job = pool.submit(cwl_job, document, {"words": []})
+        eventually(busy, seconds=60).kill()
+        assert isinstance(job.exception(timeout=10), JobFailed)
 
 
 def test_node_comes_from_pypi_when_none_is_on_the_path(monkeypatch):
