@@ -25,6 +25,7 @@ from blocks._messages import Failure, Message, Names, messages, plain
 from flows._run.api import api
 
 LOG_LINES = 20  # of a failed run, that a message carries
+LAST_LINE = "Finished in state "  # what Prefect's engine writes last into the log of a run
 
 
 def build(change: Change, names: Names) -> list[Message]:
@@ -36,6 +37,14 @@ def build(change: Change, names: Names) -> list[Message]:
     elif change.ends_run and change.word == "failed":
         failure = Failure(_failed_task(run), _last_lines(run))
     return messages(change, names, results=results, location=location, failure=failure)
+
+
+def explained(end: Change) -> bool:
+    """Whether the API knows of a failed run's end which task failed, and its log to the end."""
+    run = UUID(end.run)
+    if _failed_task(run) is None:
+        return False
+    return any(line.startswith(LAST_LINE) for line in _last_lines(run))
 
 
 def _result(state_id: UUID) -> tuple[Any, str | None]:
