@@ -18,11 +18,11 @@ from prefect.states import Cancelled, Crashed, Late, Paused, Running, Scheduled
 from blocks._changes import task_history
 from blocks.errors import ConfigError
 from flows import flow_hooks, guard, job_task
-from flows._cli import sweep
 from flows._reports import events, pulse
 from flows._reports.outbox import folder
 from flows._reports.relay import Relay, alone
 from flows._run import engine
+from flows._run.stop import end_run
 
 TASK, RUN = str(uuid4()), str(uuid4())
 
@@ -256,13 +256,15 @@ def test_an_end_that_is_set_from_outside_is_told_once(installation, api, eventua
     assert (end["state"], end["error"]) == ("failed", "by hand")
 
 
-def test_what_sweep_calls_crashed_it_tells_itself(api, monkeypatch):
+@pytest.mark.parametrize("state", [Crashed, Cancelled], ids=["Crashed", "Cancelled"])
+def test_an_end_that_we_set_ourselves_is_told_at_once(api, monkeypatch, state):
     put = []
     monkeypatch.setattr("flows._reports.outbox.put", put.append)
     run = api.create_flow_run(plain, state=Running())
-    sweep._end(api, run.id, Crashed(message="its process is gone"))
-    state = api.read_flow_run(run.id).state
-    assert [(change.state, change.message) for change in put] == [(str(state.id), state.message)]
+    end_run(api, run.id, state(message="its process is gone"))
+    now = api.read_flow_run(run.id).state
+    base = str(now.id) if state is Crashed else f"{run.id}.cancelled"
+    assert [(c.state, c.message, c.base) for c in put] == [(str(now.id), now.message, base)]
 
 
 def test_a_run_that_ends_under_its_hooks_is_told_once(installation, api, eventually):
