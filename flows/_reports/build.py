@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import Log, StateType
 from prefect.client.schemas.sorting import LogSort, TaskRunSort
 from prefect.logging import get_logger
 
@@ -25,7 +25,7 @@ from blocks._messages import Failure, Message, Names, messages, plain
 from flows._run.api import api
 
 LOG_LINES = 20  # of a failed run, that a message carries
-LAST_LINE = "Finished in state "  # what Prefect's engine writes last into the log of a run
+LAST_LINE = ("prefect.flow_runs", "Finished in state {}(")  # of a run's log, by Prefect's engine
 
 
 def build(change: Change, names: Names) -> list[Message]:
@@ -44,7 +44,9 @@ def explained(end: Change) -> bool:
     run = UUID(end.run)
     if _failed_task(run) is None:
         return False
-    return any(line.startswith(LAST_LINE) for line in _last_lines(run))
+    logger, text = LAST_LINE
+    last = text.format(end.name)
+    return any(one.name == logger and one.message.startswith(last) for one in _last_logs(run))
 
 
 def _result(state_id: UUID) -> tuple[Any, str | None]:
@@ -76,9 +78,13 @@ def _failed_task(run: UUID) -> str | None:
 
 
 def _last_lines(run: UUID) -> tuple[str, ...]:
-    lines = api().read_logs(
+    return tuple(line.message[:ERROR_LENGTH] for line in reversed(_last_logs(run)))
+
+
+def _last_logs(run: UUID) -> list[Log]:
+    found: list[Log] = api().read_logs(
         LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])),
         sort=LogSort.TIMESTAMP_DESC,
         limit=LOG_LINES,
     )
-    return tuple(line.message[:ERROR_LENGTH] for line in reversed(lines))
+    return found

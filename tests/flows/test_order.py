@@ -77,19 +77,18 @@ def fine() -> str:
 
 @flow(**flow_hooks())
 @guard
-def fails() -> None:
-    works()
-    broken()
-
-
-@flow(**flow_hooks())
-@guard
 def fails_without_a_task() -> None:
     raise ValueError("no task did it")
 
 
 def test_a_failed_run_names_its_task_and_shows_its_whole_log_though_the_courier_is_warm(ear, api):
-    ear.wait_for_end(fine())
+    @flow(**flow_hooks())
+    @guard
+    def fails() -> None:
+        works()
+        ear.receiver.wait(lambda: len(ear.told(current().id, "status")) == 2, seconds=60)
+        broken()
+
     run = fails(return_state=True).state_details.flow_run_id
     end = ear.wait_for_end(run)
     assert "never works" in end["error"]["message"]
