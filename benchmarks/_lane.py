@@ -54,6 +54,7 @@ class Round:
     unexplained: int = 0
     failed: bool = False  # it did not end as it should with this target
     terminal_missing: bool = False
+    progress_fell: bool = False
     left_alive: list[Any] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -161,6 +162,7 @@ class Lane:
         one.expected = len(verdict.expected)
         one.lost = [f"{m.id} {m.state} {m.task}" for m in verdict.missing]
         one.unexplained = len(verdict.unexplained)
+        one.progress_fell = verdict.progress_fell
         one.forged = sum(not h.verified for h in heard)
         ends = [
             h for h in mine if h.route == "progress" and (h.payload or {})["state"] != "running"

@@ -9,6 +9,7 @@ the listener verified is held against the states that the API has.
 `kill_run_failed_by_reporting`: runs that did not end as they would have without reports.
 `kill_left_alive`: processes of a run that outlived it.
 `kill_terminal_missing`: runs whose end was never told.
+`kill_progress_fell`: runs whose told progress went back.
 
 Some more rounds are played with the outbox switched off: they must lose something, or the benchmark
 itself has failed.
@@ -65,7 +66,7 @@ def told(one: dict[str, Any]) -> str:
     parts += [] if one["hit"] else ["not counted"]
     parts += [f"{name}: {one[name]}" for name in ("lost", "left_alive") if one[name]]
     parts += [f"{name}: {one['why']}" for name in ("failed", "swept") if one[name]]
-    parts += [name for name in ("forged", "terminal_missing") if one[name]]
+    parts += [name for name in ("forged", "terminal_missing", "progress_fell") if one[name]]
     return ", ".join(parts)
 
 
@@ -77,6 +78,7 @@ def rows(rounds: list[dict[str, Any]], without: list[dict[str, Any]]) -> list[di
         "kill_run_failed_by_reporting": ("runs", sum(one["failed"] for one in rounds)),
         "kill_left_alive": ("processes", sum(len(one["left_alive"]) for one in rounds)),
         "kill_terminal_missing": ("runs", sum(one["terminal_missing"] for one in rounds)),
+        "kill_progress_fell": ("runs", sum(one["progress_fell"] for one in rounds)),
     }
     beside = {
         "kill_lost": sum(len(one["lost"]) for one in without),
@@ -132,13 +134,16 @@ def main() -> int:
 
 
 def verdict(rounds: list[dict[str, Any]], without: list[dict[str, Any]], number: int) -> int:
-    """1 where the benchmark did not measure what it is to measure."""
+    """1 where the benchmark did not measure what it is to measure, or progress went back."""
     hits = Counter(one["target"] for one in rounds)
     if rare := [t for t in TARGETS if hits[t] * 12 < number]:
         print(f"hit too seldom: {', '.join(rare)}", file=sys.stderr)
         return 1
     if not any(one["lost"] for one in without):
         print("nothing was lost with the outbox switched off: losses are not seen", file=sys.stderr)
+        return 1
+    if fell := sum(one["progress_fell"] for one in rounds):
+        print(f"progress went back in {fell} of {len(rounds)} rounds", file=sys.stderr)
         return 1
     return 0
 

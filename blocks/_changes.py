@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+HOOKED = "+hooks"  # ends the key of a task whose own hooks tell its states
 ERROR_LENGTH = 4000  # characters of a failure that a message carries
 
 

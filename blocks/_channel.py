@@ -32,6 +32,11 @@ class Channel(Form, Match):
         description="What it tells: that a run succeeded, failed, tries a task again, or is late.",
     )
 
+    @property
+    def explains(self) -> bool:
+        """Whether it shows why a run failed: its task, the last lines of its log."""
+        return True
+
     def wants(self, message: Message) -> bool:
         """Whether it tells of this message, once its run matches."""
         return kind(message) in self.hears

@@ -105,6 +105,11 @@ class ReportEndpoint(Form, Match, Block):
         return self.format == "v1" or message.route in SEED_ROUTES
 
     @property
+    def explains(self) -> bool:
+        """Whether its format shows why a run failed: its task, the last lines of its log."""
+        return self.format == "v1"
+
+    @property
     def where(self) -> str:
         """For people: where its messages go; no user or password that the URL may hold."""
         return str(httpx.URL(self.address("")).copy_with(username=None, password=None))

@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.futures import PrefectFuture
 
+from blocks._changes import HOOKED
 from blocks.errors import ConfigError
 from flows._reports import hooks
 from flows._run import record, remote
@@ -43,12 +44,14 @@ class JobTask(Task[..., Any]):
                 **_equipped(every),
             },
         )
+        self.task_key += HOOKED
 
     def with_options(self, **options: Any) -> "JobTask":
         changed = super().with_options(**_equipped(options))
         changed.__class__ = JobTask  # Prefect makes a plain Task here, whatever it was asked of
         assert isinstance(changed, JobTask)  # noqa: S101 - for the type checker alone
         changed._key_function = self._key_function
+        changed.task_key += HOOKED
         return changed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -30,7 +30,8 @@ def run(*words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
 def played(target: str, **what) -> dict[str, Any]:
     clean = {
         "target": target, "hit": True, "expected": 20, "lost": [], "forged": 0, "failed": False,
-        "left_alive": [], "terminal_missing": False, "again": False, "lane": 0,
+        "left_alive": [], "terminal_missing": False, "progress_fell": False, "again": False,
+        "lane": 0,
     }  # fmt: skip
     return {**clean, **what}
 
@@ -71,6 +72,14 @@ def test_the_benchmark_fails_when_it_sees_no_loss_without_the_outbox(capsys):
     assert verdict(found, [played("listener", lost=["x/status"])], len(found)) == 0
     assert verdict(found, [played("listener")], len(found)) == 1
     assert "losses are not seen" in capsys.readouterr().err
+
+
+def test_the_benchmark_fails_when_progress_went_back(capsys):
+    found = [*(played(target) for target in TARGETS), played("engine", progress_fell=True)]
+    assert verdict(found, [played("listener", lost=["x/status"])], len(TARGETS)) == 1
+    assert "progress went back in 1 of 7 rounds" in capsys.readouterr().err
+    made = {row["claim"]: row for row in rows(found, [])}
+    assert (made["kill_progress_fell"]["ours"], made["kill_progress_fell"]["met"]) == (1, False)
 
 
 def test_the_benchmark_fails_when_a_target_was_hardly_hit(capsys):

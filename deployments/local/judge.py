@@ -81,9 +81,31 @@ def judge(wanted: list[Message], heard: list[Heard]) -> Verdict:
         same = one and one.route == message.route and _fixed(one.payload) == _fixed(message.payload)
         (verdict.verified if same else verdict.missing).append(message)
     verdict.unexplained = sorted(came.keys() - {message.id for message in wanted})
+    _excuse(verdict, list(came.values()))
     steps = [one.payload["progress"] for one in came.values() if one.payload and _is_progress(one)]
     verdict.progress_fell = any(a > b for a, b in pairwise(steps))
     return verdict
+
+
+def _excuse(verdict: Verdict, came: list[Heard]) -> None:
+    """Expect no progress for a task whose success came after the run's end.
+
+    Hooks tell the end at once, the relay the states of plain tasks seconds later: then the progress
+    of the run is over.
+    """
+    ends = (n for n, one in enumerate(came) if one.route == "progress" and not _runs_on(one))
+    after = {one.id for one in came[min(ends, default=len(came)) :] if one.route == "status"}
+    excused = {
+        message.id
+        for message in verdict.missing
+        if message.route == "progress" and f"{message.id.rpartition('/')[0]}/status" in after
+    }
+    verdict.missing = [message for message in verdict.missing if message.id not in excused]
+    verdict.expected = [message for message in verdict.expected if message.id not in excused]
+
+
+def _runs_on(one: Heard) -> bool:
+    return (one.payload or {}).get("state") == "running"
 
 
 def _fixed(payload: Any) -> dict[str, Any]:

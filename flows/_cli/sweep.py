@@ -29,7 +29,7 @@ def main(options: argparse.Namespace) -> int:
     from prefect.exceptions import ObjectNotFound
 
     from flows._run.engine import end
-    from flows._run.stop import open_records, stop_leftovers
+    from flows._run.stop import end_run, open_records, stop_leftovers
     from flows._run.sweep import sweep_elsewhere
 
     would = "would have " if options.dry_run else ""
@@ -50,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
                 print(f"{would}called run {engine.run} {state.name}")
             if not options.dry_run:
                 if state:
-                    _end(client, UUID(engine.run), state)
+                    end_run(client, UUID(engine.run), state)
                 end(engine)
         elsewhere = failed = 0
         for one in sweep_elsewhere(dry_run=options.dry_run):
@@ -63,15 +63,6 @@ def main(options: argparse.Namespace) -> int:
     if not found and not elsewhere:
         print("nothing was left")
     return 1 if failed else 0
-
-
-def _end(client: "SyncPrefectClient", run: UUID, state: "State") -> None:
-    """Set a run's last state, and tell it: no hook is called for a state that is set from here."""
-    from flows._reports.history import end_of
-    from flows._reports.outbox import put
-
-    client.set_flow_run_state(run, state, force=True)
-    put(end_of(client.read_flow_run(run)))
 
 
 def vanished() -> "Iterator[Engine]":

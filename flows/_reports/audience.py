@@ -23,6 +23,8 @@ class Hearer(Protocol):
 
     @property
     def where(self) -> str: ...
+    @property
+    def explains(self) -> bool: ...  # it shows which task failed, and the last log lines
     def matches(self, deployment: str | None, flow: str, tags: list[str]) -> bool: ...
     def wants(self, message: Message) -> bool: ...
     def send(self, message: Message, attempt: int = 1) -> None: ...
@@ -72,6 +74,15 @@ def hearer(key: str) -> Hearer:
     slug, _, name = key.partition("/")
     found: Hearer = load(_kinds()[slug], name)
     return found
+
+
+def still_there(key: str) -> Hearer | None:
+    """The same, or None and a line in the log if it cannot be used."""
+    try:
+        return hearer(key)
+    except PenstockError as error:  # deleted or broken meanwhile: `redeliver` tells it once mended
+        get_logger("penstock").error("%s hears nothing: %s", key, error)
+        return None
 
 
 def everyone(about: FlowRun | None = None) -> dict[str, Hearer]:

@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import Log, StateType
 from prefect.client.schemas.sorting import LogSort, TaskRunSort
 from prefect.logging import get_logger
 
@@ -25,6 +25,7 @@ from blocks._messages import Failure, Message, Names, messages, plain
 from flows._run.api import api
 
 LOG_LINES = 20  # of a failed run, that a message carries
+LAST_LINE = ("prefect.flow_runs", "Finished in state {}(")  # of a run's log, by Prefect's engine
 
 
 def build(change: Change, names: Names) -> list[Message]:
@@ -36,6 +37,16 @@ def build(change: Change, names: Names) -> list[Message]:
     elif change.ends_run and change.word == "failed":
         failure = Failure(_failed_task(run), _last_lines(run))
     return messages(change, names, results=results, location=location, failure=failure)
+
+
+def explained(end: Change) -> bool:
+    """Whether the API knows of a failed run's end which task failed, and its log to the end."""
+    run = UUID(end.run)
+    if _failed_task(run) is None:
+        return False
+    logger, text = LAST_LINE
+    last = text.format(end.name)
+    return any(one.name == logger and one.message.startswith(last) for one in _last_logs(run))
 
 
 def _result(state_id: UUID) -> tuple[Any, str | None]:
@@ -67,9 +78,13 @@ def _failed_task(run: UUID) -> str | None:
 
 
 def _last_lines(run: UUID) -> tuple[str, ...]:
-    lines = api().read_logs(
+    return tuple(line.message[:ERROR_LENGTH] for line in reversed(_last_logs(run)))
+
+
+def _last_logs(run: UUID) -> list[Log]:
+    found: list[Log] = api().read_logs(
         LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])),
         sort=LogSort.TIMESTAMP_DESC,
         limit=LOG_LINES,
     )
-    return tuple(line.message[:ERROR_LENGTH] for line in reversed(lines))
+    return found

@@ -25,13 +25,13 @@ from prefect.logging import get_logger
 
 from blocks._changes import Change
 from blocks._messages import Names
-from blocks.errors import PenstockError
 from flows._reports import sheet
-from flows._reports.audience import Hearer, audience, hearer, root_of
+from flows._reports.audience import Hearer, audience, hearer, root_of, still_there
 from flows._reports.build import build
 from flows._reports.deliver import Sender
 from flows._reports.history import LABEL
 from flows._reports.ledger import Ledger
+from flows._reports.order import Ends, Progress
 from flows._reports.outbox import Bell, call_courier, take, waits
 from flows._reports.rows import Delivery, Made
 from flows._run.api import api
@@ -48,6 +48,7 @@ class Courier:
         self._bell = Bell(place)
         self._ledger = Ledger(place)
         self._senders: dict[str, Sender] = {}
+        self._ends, self._progress = Ends(), Progress(self._ledger)
         self._known: dict[str, tuple[Names, dict[str, Hearer] | None]] = {}  # by flow run
         self._warned: set[tuple[str, str]] = set()
         self._warnings: deque[tuple[Delivery, str]] = deque(maxlen=1000)
@@ -84,7 +85,9 @@ class Courier:
         """Seconds until there is something to do even if nobody rings."""
         if ask_again:
             return ask_again - time.monotonic()
-        return min([IDLE, *(due - time.time() for _, due in self._ledger.sheets())])
+        return min(
+            [IDLE, *self._ends.patience, *(due - time.time() for _, due in self._ledger.sheets())]
+        )
 
     def _take_in(self) -> None:
         writers: list[list[Change]] = []
@@ -108,13 +111,17 @@ class Courier:
     def _resolve(self) -> bool:
         """Make messages of what came; False if something must wait for the API."""
         waiting: set[str] = set()  # runs whose order would suffer if a later change went first
-        while batch := self._ledger.changes(but_of=waiting):
+        early: set[str] = set()  # runs whose end waits for its reason
+        while batch := self._ledger.changes(but_of=waiting | early):
             made: list[Made] = []
             for n, change in batch:
                 if change.run in waiting:
                     continue
                 try:
-                    made.append(self._made(n, change))
+                    if self._too_early(n, change):
+                        early.add(change.run)
+                    else:
+                        made.append(self._made(n, change))
                 except ObjectNotFound:
                     get_logger("penstock").warning("run %s was deleted: nobody told", change.run)
                     made.append(Made(n, change.run, [], [], ends=False))
@@ -124,12 +131,17 @@ class Courier:
             self._ledger.resolve(made)
         return not waiting
 
+    def _too_early(self, n: int, change: Change) -> bool:
+        names, hearers = self._about(change.run)
+        told_why = any(hearer.explains for hearer in (hearers or {}).values())
+        return told_why and self._ends.wait(n, change, names.root)
+
     def _made(self, n: int, change: Change) -> Made:
         names, hearers = self._about(change.run)
         ends = hearers is not None and change.ends_run and change.run == names.root
         if not hearers:
             return Made(n, names.root, [], [], ends)
-        built = build(change, names)
+        built = self._progress.upheld(names.root, build(change, names))
         wanted = [(m.id, key) for m in built for key, hears in hearers.items() if hears.wants(m)]
         return Made(n, names.root, built, wanted, ends)
 
@@ -146,7 +158,7 @@ class Courier:
                 self._known[run] = heard.names, hearers
             else:
                 names, keys = kept
-                there = {key: h for key in keys or [] if (h := _still_there(key))}
+                there = {key: h for key in keys or [] if (h := still_there(key))}
                 self._known[run] = names, None if keys is None else there
             while len(self._known) > 1000:
                 del self._known[next(iter(self._known))]
@@ -202,14 +214,6 @@ def _change(line: bytes) -> Change | None:
         return Change(**json.loads(line))
     except (ValueError, TypeError):
         get_logger("penstock").error("a line of the outbox is none: %r", line[:200])
-        return None
-
-
-def _still_there(key: str) -> Hearer | None:
-    try:
-        return hearer(key)
-    except PenstockError as error:  # deleted or broken meanwhile: `redeliver` tells it once mended
-        get_logger("penstock").error("%s hears nothing: %s", key, error)
         return None
 
 

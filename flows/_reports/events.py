@@ -1,6 +1,7 @@
 """What the server's events say of states, read in order; an event's id is the id of its state.
 
 /events/filter ──► pages ──► events of states ──► Change, as a hook would have made it
+                                     └──► a job_task's own hook tells it: nothing to do
 """
 
 from collections.abc import Iterator
@@ -17,20 +18,24 @@ from prefect.events.filters import (
 )
 from prefect.events.schemas.events import ReceivedEvent, RelatedResource
 
-from blocks._changes import Change, change
+from blocks._changes import HOOKED, Change, change
 from flows._run.api import api
 
 PAGE = 50  # events; the server gives no more at once
 HEARTBEAT = "prefect.flow-run.heartbeat"
 _FLOW_RUN, _TASK_RUN = "prefect.flow-run.", "prefect.task-run."
-_OF_TASKS = ("AwaitingRetry", "Retrying", "NotReady", "UpstreamFailed", "Crashed")
+_UNSEEN = ("AwaitingRetry", "Retrying", "NotReady", "UpstreamFailed", "Crashed")  # by any hook
 _NEVER_TOLD = ("heartbeat", "Scheduled", "Pending", "Running", "Retrying", "Cancelling")
+_NOT_BEGUN = ("Scheduled", "Pending")
 
-# A run may end in a state of any name, so all are read but those that are many and never told; of a
-# task, only those that no hook is called for, or that a flow without our hooks tells nobody.
+# Runs and tasks may end in a state of any name, so all are read but those that are many and never
+# told. The server cannot leave out a job_task's: that is done here, by the mark in its key.
 STATES = EventNameFilter(
-    prefix=[_FLOW_RUN, *(_TASK_RUN + name for name in _OF_TASKS)],
-    exclude_prefix=[_FLOW_RUN + name for name in _NEVER_TOLD],
+    prefix=[_FLOW_RUN, _TASK_RUN],
+    exclude_prefix=[
+        *(_FLOW_RUN + name for name in _NEVER_TOLD),
+        *(_TASK_RUN + name for name in _NOT_BEGUN),
+    ],
 )
 
 
@@ -49,6 +54,12 @@ def since(moment: datetime, names: EventNameFilter) -> Iterator[ReceivedEvent]:
         seen = {event.id for event in page}
         stands = page[-1].occurred <= moment  # so many at one moment: there is no way past but on
         moment = moment + timedelta(microseconds=1) if stands else page[-1].occurred
+
+
+def number(start: datetime, end: datetime, names: EventNameFilter) -> int:
+    """How many events of these names occurred from `start` to `end`: one request, however many."""
+    wanted = EventFilter(occurred=EventOccurredFilter(since=start, until=end), event=names)
+    return api().read_events(wanted, limit=1).total
 
 
 def newest_heartbeats(flow_run_id: UUID, number: int) -> list[ReceivedEvent]:
@@ -74,7 +85,7 @@ def change_of(event: ReceivedEvent) -> Change | None:
     """The change that an event tells of; None for one that calls for no message."""
     about, run = event.resource, flow_run_of(event)
     kind = about.get("prefect.state-type")
-    if kind is None or run is None:
+    if kind is None or run is None or _told_by_hook(event):
         return None  # no state, or a task that was called outside any flow
     state: State[object] = State(
         id=event.id,
@@ -92,6 +103,13 @@ def change_of(event: ReceivedEvent) -> Change | None:
         task_run=about.id.removeprefix(_TASK_RUN),
         attempt=max(1, int(about.get("prefect.run-count") or 1)),
     )
+
+
+def _told_by_hook(event: ReceivedEvent) -> bool:
+    """Whether a hook of the task's own saw this state, on whichever machine it ran."""
+    task_run = event.payload.get("task_run") or {}
+    hooked = str(task_run.get("task_key", "")).endswith(HOOKED)
+    return hooked and event.resource.get("prefect.state-name") not in _UNSEEN
 
 
 def _page(

@@ -53,6 +53,7 @@ class Relay:
         self._ledger = Ledger(place)
         self._pulse = Pulse()
         self._seen: dict[UUID, datetime] = {}
+        self._percents: dict[UUID, int] = {}  # of runs, asked for once in a look
         self._heard: dict[UUID, Audience | None] = {}  # by flow run; None: nobody is to hear it
         self._over = threading.Event()
 
@@ -85,7 +86,8 @@ class Relay:
         """
         start = self._since()
         number, last = 0, start
-        for event in events.since(start - OVERLAP, events.STATES):
+        self._percents.clear()
+        for event in events.since(self._first_unknown(start), events.STATES):
             if event.id not in self._seen:
                 self._tell(event)
                 self._seen[event.id] = event.occurred
@@ -99,6 +101,14 @@ class Relay:
         for gone in [i for i, occurred in self._seen.items() if occurred < last - 2 * OVERLAP]:
             del self._seen[gone]
         return number
+
+    def _first_unknown(self, start: datetime) -> datetime:
+        """Where to begin: OVERLAP before `start`, but not if all of many events there are known."""
+        early = start - OVERLAP
+        known = sum(early <= occurred <= start for occurred in self._seen.values())
+        if known >= events.PAGE and events.number(early, start, events.STATES) == known:
+            return start
+        return early
 
     def _since(self) -> datetime:
         """The time of the last event that was put; now, when there never was one."""
@@ -145,14 +155,21 @@ class Relay:
         heard = self._audience(run)
         if heard is None:
             return
-        if change.ends_run and change.word == "failed":
-            change = replace(change, progress=last_percent(run))
-        if not change.ends_run or change.run != heard.names.root:
+        of_root = change.run == heard.names.root
+        failed_run = change.ends_run and change.word == "failed"
+        if failed_run or (of_root and change.task and change.word == "success"):
+            change = replace(change, progress=self._percent(run))
+        if not change.ends_run or not of_root:
             yield change
             return
         root: FlowRun = api().read_flow_run(run)
         if unheard(root, change, heard.names, heard.hearers):
             yield from history(root) if change.type == "CRASHED" else [change]
+
+    def _percent(self, run: UUID) -> int:
+        if run not in self._percents:
+            self._percents[run] = last_percent(run)
+        return self._percents[run]
 
     def _audience(self, run: UUID) -> Audience | None:
         if run not in self._heard:

@@ -13,14 +13,17 @@ from uuid import uuid4
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
+from prefect.deployments.runner import RunnerDeployment
 from prefect.states import Completed, Pending, Running, Scheduled
 
 from blocks.errors import ConfigError
 from deployments.local.judge import Verdict
 from deployments.local.run import _Run
 from deployments.local.runs import Tree, cancel_open_runs, left_alive, trigger
+from deployments.local.server import POOL
 
 CHECKOUT = Path(__file__).parent.parent.parent
+MIXED = CHECKOUT / "tests" / "programs" / "mixed.py"
 
 
 def test_a_run_whose_reports_all_came_exits_with_0(installation, echo):
@@ -40,6 +43,21 @@ def test_a_run_whose_reports_all_came_exits_with_0(installation, echo):
     assert {"up", "pending", "tool", "run", "trigger_to_last_report"} <= set(last["seconds"])
     assert "5 of 5 reports verified" in done.out
     assert last["flow_run_id"] in done.out
+
+
+@pytest.mark.parametrize(("name", "states"), [("hooked", 7), ("unhooked", 5)])
+def test_a_run_of_a_flow_with_plain_tasks_is_judged_complete(installation, api, name, states):
+    mine = RunnerDeployment.from_entrypoint(
+        f"{MIXED}:{name}", name=f"mixed-{uuid4().hex[:8]}", work_pool_name=POOL
+    )
+    mine._path, mine.entrypoint = str(MIXED.parent), f"{MIXED.name}:{name}"
+    deployment = mine.apply()
+    done = installation.run(mine.name, {})
+    api.delete_deployment(deployment)
+    reports = installation.last["reports"]
+    assert done.code == 0, f"{reports} {done.out} {done.err}"
+    assert reports["verified"] == reports["expected"]
+    assert len(installation.words(installation.last["flow_run_id"])) == states
 
 
 def test_ctrl_c_cancels_the_run_and_leaves_what_was_up(installation, api, tmp_path, eventually):

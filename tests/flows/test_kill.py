@@ -216,7 +216,7 @@ def test_an_engine_in_a_container_that_runs_out_of_memory_ends_its_run_crashed(g
 
 
 def test_a_direct_call_that_is_killed_leaves_nothing_and_sweep_tells_its_end(
-    installation, grove, ended
+    installation, grove, ended, told
 ):
     run = grove("direct")
     run.starter.kill()
@@ -226,6 +226,7 @@ def test_a_direct_call_that_is_killed_leaves_nothing_and_sweep_tells_its_end(
     assert swept.code == 0, swept.err
     assert f"called run {run.id} Crashed" in swept.out
     ended(run, "Crashed")
+    told(run, "failed")
 
 
 def test_a_run_whose_server_of_flows_is_told_to_end_is_told_as_it_ends(
@@ -255,25 +256,31 @@ def test_a_run_whose_starter_is_killed_goes_on_and_is_told(
 
 
 def test_a_worker_that_is_told_to_end_leaves_nothing_and_sweep_tells_the_end(
-    installation, grove, ended, state
+    installation, grove, ended, told, state
 ):
     run = grove("worker")
     run.starter.terminate()
     run.starter.wait(timeout=45)
     ended(run, state(run).name)
     if not state(run).is_final():
-        installation.command("sweep", PREFECT_API_URL=installation.api_url)
+        swept = installation.command("sweep", PREFECT_API_URL=installation.api_url)
+        assert swept.code == 0, swept.err
     ended(run, "Crashed")
+    told(run, "failed")
 
 
-def test_a_container_that_is_stopped_leaves_nothing(installation, grove, ended):
+def test_a_container_that_is_stopped_leaves_nothing_and_sweep_tells_the_end(
+    installation, grove, ended, told
+):
     run = grove("execute")
     run.starter.terminate()
     run.starter.wait(timeout=45)
     os.kill(run.engine.pid, signal.SIGKILL)  # as the end of a container does
     ended(run, "Running")
-    installation.command("sweep", PREFECT_API_URL=installation.api_url)
+    swept = installation.command("sweep", PREFECT_API_URL=installation.api_url)
+    assert swept.code == 0, swept.err
     ended(run, "Crashed")
+    told(run, "failed")
 
 
 def test_a_rescheduled_run_leaves_nothing_and_is_run_again(api, grove, ended):
@@ -291,16 +298,19 @@ def test_a_relinquished_run_leaves_nothing_and_stays_running_for_the_next_pod(gr
 
 
 @pytest.mark.parametrize("way", ["direct", "worker"])
-def test_a_fresh_process_stops_a_run_by_its_name(installation, grove, ended, way):
+def test_a_fresh_process_stops_a_run_by_its_name_and_its_end_is_told(
+    installation, grove, ended, told, way
+):
     run = grove(way)
     stopped = installation.command("stop", str(run.id), PREFECT_API_URL=installation.api_url)
     assert stopped.code == 0, stopped.err
     assert "is Cancelled" in stopped.out
     ended(run, "Cancelled")
+    told(run, "failed")
 
 
-def test_a_fresh_process_stops_a_run_whose_process_and_shim_were_killed(
-    installation, grove, ended, eventually
+def test_a_fresh_process_stops_a_run_whose_process_and_shim_were_killed_and_tells_its_end(
+    installation, grove, ended, told
 ):
     run = grove("direct")
     shims = {record.shim_pid for record in records.of_run(str(run.id))}
@@ -316,3 +326,4 @@ def test_a_fresh_process_stops_a_run_whose_process_and_shim_were_killed(
     stopped = installation.command("stop", str(run.id), PREFECT_API_URL=installation.api_url)
     assert "is Cancelled" in stopped.out
     ended(run, "Cancelled")
+    told(run, "failed")

@@ -1,6 +1,7 @@
 """What no hook sees is told all the same: from the server's events, once, with the hooks' ids."""
 
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect import flow, task
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, StateType
 from prefect.context import FlowRunContext
 from prefect.events.schemas.events import ReceivedEvent
@@ -15,17 +17,19 @@ from prefect.states import Cancelled, Crashed, Late, Paused, Running, Scheduled
 
 from blocks._changes import task_history
 from blocks.errors import ConfigError
-from flows import flow_hooks, guard
-from flows._cli import sweep
+from flows import flow_hooks, guard, job_task
 from flows._reports import events, pulse
 from flows._reports.outbox import folder
 from flows._reports.relay import Relay, alone
 from flows._run import engine
+from flows._run.stop import end_run
 
 TASK, RUN = str(uuid4()), str(uuid4())
 
 
-def event(name: str, kind: str, count: int = 1, of: str = "task-run") -> ReceivedEvent:
+def event(
+    name: str, kind: str, count: int = 1, of: str = "task-run", key: str = "fetch-1a2b"
+) -> ReceivedEvent:
     """An event as the server has it."""
     now = datetime.now(UTC)
     above = [
@@ -46,6 +50,7 @@ def event(name: str, kind: str, count: int = 1, of: str = "task-run") -> Receive
             "prefect.state-timestamp": now.isoformat(),
         },
         related=above if of == "task-run" else [],
+        payload={"task_run": {"task_key": key}} if of == "task-run" else {},
     )
 
 
@@ -88,9 +93,23 @@ def test_an_attempt_has_one_id_whoever_tells_of_it():
     assert events.change_of(event("AwaitingRetry", "SCHEDULED", 2)).base == f"{TASK}.2"
 
 
+def test_what_a_hook_has_told_calls_for_nothing_wherever_the_task_ran():
+    @job_task
+    def fetch(): ...
+
+    for hooked in (fetch, fetch.with_options(name="other")):
+        states = [("Running", "RUNNING"), ("Completed", "COMPLETED"), ("Cached", "COMPLETED")]
+        states += [("Failed", "FAILED"), ("TimedOut", "FAILED")]
+        assert not [s for s in states if events.change_of(event(*s, key=hooked.task_key))]
+        assert all(events.change_of(event(*state)) for state in states)
+        unseen = [("AwaitingRetry", "SCHEDULED"), ("NotReady", "PENDING"), ("Crashed", "CRASHED")]
+        assert all(events.change_of(event(*s, key=hooked.task_key)) for s in unseen)
+
+
 def test_the_events_of_a_task_and_its_history_agree():
     told = [event("AwaitingRetry", "SCHEDULED", 1), event("Retrying", "RUNNING", 2)]
-    told += [event("AwaitingRetry", "SCHEDULED", 2), event("Crashed", "CRASHED", 3)]
+    told += [event("AwaitingRetry", "SCHEDULED", 2), event("Running", "RUNNING", 3)]
+    told += [event("Completed", "COMPLETED", 3), event("Crashed", "CRASHED", 3)]
     states = [State(id=e.id, type=e.resource["prefect.state-type"], name=e.event.split(".")[2])
               for e in told]  # fmt: skip
 
@@ -140,16 +159,89 @@ def test_more_events_than_a_page_holds_come_in_order_and_once(api, eventually, m
 # The relay of the installation
 
 
-def test_what_the_tasks_of_a_plain_flow_tell_nobody_is_told(installation, api, eventually):
+def test_every_state_of_the_tasks_of_a_plain_flow_is_told_within_ten_seconds(
+    installation, api, eventually
+):
     state = plain(return_state=True)
     run_id = state.state_details.flow_run_id
 
-    def words():
-        return {word for _, word in installation.words(run_id)}
+    def heard():
+        return [h for h in installation.heard(str(run_id)) if h.route == "status"]
 
-    eventually(lambda: {"up_for_retry", "upstream_failed"} <= words(), seconds=60)
-    (end,) = eventually(lambda: installation.told(run_id, "progress"))
-    assert end["state"] == "success"
+    eventually(lambda: len(heard()) >= 6, seconds=60)
+    told: dict[str, list[str]] = {}
+    for name, word in installation.words(run_id):
+        told.setdefault(name.rpartition("-")[0], []).append(word)
+    assert told == {
+        "second_time_lucky": ["running", "up_for_retry", "success"],
+        "broken": ["running", "failed"],
+        "after": ["upstream_failed"],
+    }
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+    tasks = eventually(lambda: (t := api.read_task_runs(flow_run_filter=of_run))[2:] and t)
+    made = {
+        f"{one.id}/status": one.timestamp
+        for task_run in tasks
+        for one in api.read_task_run_states(task_run.id)
+    }
+    late = [datetime.fromisoformat(h.at) - made[h.id] for h in heard() if h.id in made]
+    bound = 10 if os.getloadavg()[0] < 2 * (os.cpu_count() or 1) else 30
+    assert len(late) >= 5
+    assert max(late) < timedelta(seconds=bound), late
+    ends = [m for m in installation.told(run_id, "progress") if m["state"] != "running"]
+    assert [end["state"] for end in ends] == ["success"]
+
+
+def test_a_plain_task_beside_our_hooks_is_told_once_and_never_after_the_end_as_progress(
+    installation, api, eventually
+):
+    hooked = job_task(lambda: 1, name="hooked")
+
+    @task
+    def unhooked():
+        return 2
+
+    @flow(**flow_hooks())
+    @guard
+    def mixed():
+        return unhooked() + hooked()
+
+    run_id = mixed(return_state=True).state_details.flow_run_id
+    eventually(lambda: len(installation.words(run_id)) >= 4, seconds=30)
+    words = installation.words(run_id)
+    assert [word for name, word in words if name == "hooked"] == ["running", "success"]
+    assert [word for name, word in words if name != "hooked"] == ["running", "success"]
+    steps = installation.told(run_id, "progress")
+    assert (steps[-1]["state"], steps[-1]["progress"]) == ("success", 100)
+    percents = [step["progress"] for step in steps]
+    assert percents == sorted(percents)
+
+
+def test_what_is_known_of_a_storm_of_events_is_not_read_again(
+    api, monkeypatch, tmp_path, eventually
+):
+    monkeypatch.setattr(events, "PAGE", 3)
+    monkeypatch.setattr(Relay, "_tell", lambda *_: None)
+    read_from: list[datetime] = []
+    since = events.since
+
+    def noted(moment, names):
+        read_from.append(moment)
+        return since(moment, names)
+
+    monkeypatch.setattr(events, "since", noted)
+    relay = Relay(tmp_path)
+    now = datetime.now(UTC)
+    (tmp_path / "relay.json").write_text(json.dumps({"since": now.isoformat()}))
+    for _ in range(4):
+        run = api.create_flow_run(plain, state=Running())
+        api.set_flow_run_state(run.id, Crashed(), force=True)
+    eventually(lambda: relay.look() + len(relay._seen) >= 4)
+    eventually(lambda: relay.look() + 1 and read_from[-1] >= now)
+    relay._seen.popitem()  # as if it had come in late
+    relay.look()
+    assert read_from[-1] < now
+    assert len(relay._seen) >= 4
 
 
 @pytest.mark.parametrize("state", [Crashed, Cancelled], ids=["Crashed", "Cancelled"])
@@ -164,13 +256,15 @@ def test_an_end_that_is_set_from_outside_is_told_once(installation, api, eventua
     assert (end["state"], end["error"]) == ("failed", "by hand")
 
 
-def test_what_sweep_calls_crashed_it_tells_itself(api, monkeypatch):
+@pytest.mark.parametrize("state", [Crashed, Cancelled], ids=["Crashed", "Cancelled"])
+def test_an_end_that_we_set_ourselves_is_told_at_once(api, monkeypatch, state):
     put = []
     monkeypatch.setattr("flows._reports.outbox.put", put.append)
     run = api.create_flow_run(plain, state=Running())
-    sweep._end(api, run.id, Crashed(message="its process is gone"))
-    state = api.read_flow_run(run.id).state
-    assert [(change.state, change.message) for change in put] == [(str(state.id), state.message)]
+    end_run(api, run.id, state(message="its process is gone"))
+    now = api.read_flow_run(run.id).state
+    base = str(now.id) if state is Crashed else f"{run.id}.cancelled"
+    assert [(c.state, c.message, c.base) for c in put] == [(str(now.id), now.message, base)]
 
 
 def test_a_run_that_ends_under_its_hooks_is_told_once(installation, api, eventually):
