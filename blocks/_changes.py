@@ -54,7 +54,7 @@ class Change:
     message: str = ""
     task: str | None = None  # the task run's name
     task_run: str | None = None  # and id
-    attempt: int = 1
+    attempt: int = 1  # of the task; of a run how often it has begun: 0 if it never did
     progress: int | None = None  # percent of the root run after this state, where it is known
 
     @property
@@ -63,7 +63,8 @@ class Change:
 
         Not always the state's id. Prefect calls no hook with AwaitingRetry, and Retrying comes only
         after the delay: both tell of one attempt. A task that dies of a signal, and a run that is
-        being cancelled, are told of before their last state is made.
+        being cancelled, are told of before their last state is made; a run that is retried may be
+        cancelled once for each time that it ran.
         """
         if self.task_run and self.name == "AwaitingRetry":
             return f"{self.task_run}.{self.attempt}"
@@ -72,7 +73,7 @@ class Change:
         if self.task_run and self.type == "CRASHED":
             return f"{self.task_run}.crashed"
         if self.task is None and self.type in ("CANCELLING", "CANCELLED"):
-            return f"{self.run}.cancelled"
+            return f"{self.run}.{self.attempt}.cancelled"
         return self.state
 
     @property
@@ -100,7 +101,7 @@ class Change:
 
 
 def change(flow_run_id: object, state: StateLike, **more: Any) -> Change:
-    """A state of a run; with `task`, `task_run` and `attempt`, of a task in it."""
+    """A state of a run, whose run count is `attempt`; with `task` and `task_run`, of one in it."""
     kind = str(getattr(state.type, "value", state.type))
     told = state.message or ("cancelled" if kind == "CANCELLING" else state.name) or ""
     told = told[:ERROR_LENGTH].encode(errors="replace").decode()  # it may quote a file's name
@@ -113,6 +114,21 @@ def change(flow_run_id: object, state: StateLike, **more: Any) -> Change:
         message=told if kind not in ("COMPLETED", "RUNNING") else "",
         **more,
     )
+
+
+def run_counts(states: Sequence[StateLike]) -> list[int]:
+    """Prefect's run count at each state of a flow run, from its states in their order.
+
+    A run that goes on after a pause does not begin anew.
+    """
+    counts, count, resuming, before = [], 0, False, ""
+    for state in states:
+        kind = str(getattr(state.type, "value", state.type))
+        count += kind == "RUNNING" and not resuming
+        counts.append(count)
+        resuming = before == "PAUSED" or (resuming and kind in ("SCHEDULED", "PENDING"))
+        before = kind
+    return counts
 
 
 def task_history(task_run: TaskRunLike, states: Sequence[StateLike]) -> Iterator[Change]:

@@ -72,7 +72,7 @@ class Sweep:
             for key, hearer in self._hearers.items()
             if hearer.matches(deployment, flow, run.tags)
         }
-        end = change(run.id, run.state) if run.state else None
+        end = change(run.id, run.state, attempt=run.run_count) if run.state else None
         if not hearers or end is None:
             return []
         missing = unheard(run, end, names(run.labels, run.id, deployment, flow), hearers)

@@ -97,7 +97,8 @@ def report_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> No
         succeeded = state.type == Type.COMPLETED
         progress = 100 if succeeded else run.progress.percent if run else last_percent(flow_run.id)
         with ORDER:
-            put(_in_turn(change(flow_run.id, state, progress=progress)))
+            count = flow_run.run_count
+            put(_in_turn(change(flow_run.id, state, attempt=count, progress=progress)))
         if flow_run.parent_task_run_id is None:
             flush(flow_run.id)
     except Exception:

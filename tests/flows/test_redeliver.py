@@ -15,12 +15,14 @@ from uuid import UUID, uuid4
 import pytest
 from prefect import flow
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
-from prefect.states import Completed, Crashed, Running
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Running, Scheduled
 
 from blocks import ReportEndpoint
+from blocks._changes import Change
 from blocks._messages import Names
 from blocks.errors import ConfigError
-from flows._reports import again
+from flows import flow_hooks
+from flows._reports import again, events, hooks
 from flows._reports.audience import QUIET
 from flows._reports.history import LABEL, end_of, history, unheard
 from flows.redeliver import redeliver
@@ -116,6 +118,33 @@ def test_the_history_of_a_run_has_the_ids_of_its_hooks(installation, api, eventu
     assert [change.base for change in history(api.read_flow_run(run_id))] == [
         heard.id.removesuffix("/progress")
     ]
+
+
+def test_each_cancellation_of_a_retried_run_has_one_id_whoever_tells_of_it(
+    api, eventually, monkeypatch
+):
+    @flow(**flow_hooks())
+    def cancelled(): ...
+
+    put: list[Change] = []
+    monkeypatch.setattr(hooks, "put", lambda *made: put.extend(made))
+    began = datetime.now(UTC) - timedelta(minutes=1)
+    run = api.create_flow_run(cancelled)
+    for states in ([Cancelled], [Running, Cancelled], [Running, Cancelling, Cancelled]):
+        for state in states:
+            api.set_flow_run_state(run.id, state(), force=True)
+            if state is not Running:
+                hooks.report_run(cancelled, (run := api.read_flow_run(run.id)), run.state)
+        api.set_flow_run_state(run.id, Scheduled(), force=True)
+    three = [f"{run.id}.{count}.cancelled" for count in range(3)]
+    assert [change.base for change in put] == [*three, three[-1]]
+    assert [change.base for change in history(api.read_flow_run(run.id))] == three
+
+    def seen() -> list[str]:
+        found = [events.change_of(one) for one in events.since(began, events.STATES)]
+        return [change.base for change in found if change and change.run == str(run.id)]
+
+    assert eventually(lambda: seen() if len(seen()) == 3 else []) == three
 
 
 def test_who_has_answered_the_very_end_is_not_told_again(installation, api):
