@@ -24,11 +24,10 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 
 from blocks._changes import Change
-from blocks._messages import Names
-from blocks.errors import PenstockError
 from flows._reports import sheet
-from flows._reports.audience import Hearer, audience, hearer, root_of
+from flows._reports.audience import hearer
 from flows._reports.build import build
+from flows._reports.circle import Circle
 from flows._reports.deliver import Sender
 from flows._reports.history import LABEL
 from flows._reports.ledger import Ledger
@@ -48,7 +47,7 @@ class Courier:
         self._bell = Bell(place)
         self._ledger = Ledger(place)
         self._senders: dict[str, Sender] = {}
-        self._known: dict[str, tuple[Names, dict[str, Hearer] | None]] = {}  # by flow run
+        self._circle = Circle(self._ledger)
         self._warned: set[tuple[str, str]] = set()
         self._warnings: deque[tuple[Delivery, str]] = deque(maxlen=1000)
         self._over = False
@@ -125,32 +124,14 @@ class Courier:
         return not waiting
 
     def _made(self, n: int, change: Change) -> Made:
-        names, hearers = self._about(change.run)
+        about = self._circle.of(change.run)
+        names, hearers = about.names, about.hearers
         ends = hearers is not None and change.ends_run and change.run == names.root
         if not hearers:
             return Made(n, names.root, [], [], ends)
         built = build(change, names)
         wanted = [(m.id, key) for m in built for key, hears in hearers.items() if hears.wants(m)]
         return Made(n, names.root, built, wanted, ends)
-
-    def _about(self, run: str) -> tuple[Names, dict[str, Hearer] | None]:
-        """Who hears a run, None if nobody should: fixed when it is first seen, for the courier
-        after this one, too.
-        """
-        if run not in self._known:
-            root = str(root_of(UUID(run)))
-            if (kept := self._ledger.run(root)) is None:
-                heard = audience(UUID(root))
-                hearers = None if heard.silent else heard.hearers
-                self._ledger.know(heard.names, None if hearers is None else list(hearers))
-                self._known[run] = heard.names, hearers
-            else:
-                names, keys = kept
-                there = {key: h for key in keys or [] if (h := _still_there(key))}
-                self._known[run] = names, None if keys is None else there
-            while len(self._known) > 1000:
-                del self._known[next(iter(self._known))]
-        return self._known[run]
 
     def _sender(self, endpoint: str) -> Sender:
         sender = self._senders.get(endpoint)
@@ -202,14 +183,6 @@ def _change(line: bytes) -> Change | None:
         return Change(**json.loads(line))
     except (ValueError, TypeError):
         get_logger("penstock").error("a line of the outbox is none: %r", line[:200])
-        return None
-
-
-def _still_there(key: str) -> Hearer | None:
-    try:
-        return hearer(key)
-    except PenstockError as error:  # deleted or broken meanwhile: `redeliver` tells it once mended
-        get_logger("penstock").error("%s hears nothing: %s", key, error)
         return None
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from prefect import flow
+from prefect import flow, tags
+from prefect.client.schemas.actions import BlockDocumentUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Running, Scheduled
 
@@ -21,11 +22,14 @@ from blocks import ReportEndpoint
 from blocks._changes import Change
 from blocks._messages import Names
 from blocks.errors import ConfigError
-from flows import flow_hooks
+from flows import flow_hooks, guard
 from flows._reports import again, events, hooks
 from flows._reports.audience import QUIET
 from flows._reports.history import LABEL, end_of, history, unheard
 from flows.redeliver import redeliver
+from tests.flows.test_reports import ear, works
+
+__all__ = ["ear"]  # a fixture: pytest finds it here
 
 ENDPOINT = "report-endpoint/listener"
 PROGRAM = Path(__file__).parent.parent / "programs" / "lonely.py"
@@ -189,8 +193,44 @@ def test_what_waits_in_the_ledger_here_is_left_to_the_courier(installation, api,
     run = api.create_flow_run(nothing, state=Running())
     api.set_flow_run_state(run.id, Completed(), force=True)
     sweep = again.Sweep()
-    sweep._ledger.has = lambda base: True
+    sweep._ledger.has = lambda base, endpoint: True
     assert run.id not in {found.id for found, _ in sweep.missed(1)}
+
+
+def test_an_endpoint_that_could_not_be_loaded_is_told_all_once_it_is_mended(
+    ear, installation, api, eventually, at_once
+):
+    @flow(**flow_hooks())
+    @guard
+    def early():
+        return works()
+
+    ear.save()
+    (document,) = [one for one in api.read_block_documents() if one.name == ear.name]
+    broken = BlockDocumentUpdate(data={"url": "no address"}, merge_existing_data=True)
+    api.update_block_document(document.id, broken)
+    with tags(ear.name):
+        run_id = early(return_state=True).state_details.flow_run_id
+    eventually(lambda: LABEL + ENDPOINT in api.read_flow_run(run_id).labels)
+    assert told_again(run_id) == []  # nobody can say whether it would hear the run
+    ear.save()
+    mine = f"report-endpoint/{ear.name}"
+    (told,) = told_again(run_id)
+    assert told["not_answered_by"] == [mine]
+    eventually(lambda: told_again(run_id) == [] and ear.told("results"), seconds=60)
+    assert ear.words() == [("works", "running"), ("works", "success")]
+    assert len(installation.told(run_id, "results")) == 1
+    ended = f"told {api.read_flow_run(run_id).state.id}/results"
+    eventually(lambda: api.read_flow_run(run_id).labels.get(LABEL + mine) == ended)
+
+
+def test_an_endpoint_that_is_newer_than_a_run_hears_nothing_of_it(ear, api, at_once):
+    run = api.create_flow_run(nothing, state=Running(), tags=[ear.name])
+    api.set_flow_run_state(run.id, Completed(), force=True)
+    ear.save()
+    mine = f"report-endpoint/{ear.name}"
+    found = {one.id: keys for one, keys in again.Sweep().missed(1)}
+    assert mine not in found.get(run.id, [])
 
 
 def test_days_that_are_none_are_refused(api):
