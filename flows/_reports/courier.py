@@ -24,13 +24,13 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 
 from blocks._changes import Change
-from flows._reports import sheet
+from flows._reports import gaps, sheet
 from flows._reports.audience import hearer
 from flows._reports.build import build
 from flows._reports.circle import Circle
 from flows._reports.deliver import Sender
-from flows._reports.history import LABEL
-from flows._reports.ledger import Ledger
+from flows._reports.history import LABEL, history
+from flows._reports.ledger import ROWS_LATE, Ledger
 from flows._reports.outbox import Bell, call_courier, take, waits
 from flows._reports.rows import Delivery, Made
 from flows._run.api import api
@@ -114,6 +114,8 @@ class Courier:
                     continue
                 try:
                     made.append(self._made(n, change))
+                except _TooSoon:
+                    waiting.add(change.run)
                 except ObjectNotFound:
                     get_logger("penstock").warning("run %s was deleted: nobody told", change.run)
                     made.append(Made(n, change.run, [], [], ends=False))
@@ -129,7 +131,8 @@ class Courier:
         ends = hearers is not None and change.ends_run and change.run == names.root
         if not hearers:
             return Made(n, names.root, [], [], ends)
-        built = build(change, names)
+        whole = _whole(change) if ends and gaps.noted(names.root) else [change]
+        built = [message for one in whole for message in build(one, names)]
         wanted = [(m.id, key) for m in built for key, hears in hearers.items() if hears.wants(m)]
         return Made(n, names.root, built, wanted, ends)
 
@@ -176,6 +179,18 @@ class Courier:
         except ObjectNotFound:
             get_logger("penstock").info("run %s was deleted: it gets no sheet", root)
         self._ledger.written(root)
+
+
+class _TooSoon(Exception):
+    """The API may not have all rows of a run yet."""
+
+
+def _whole(end: Change) -> list[Change]:
+    """All that led to the end of a run of which something was lost, and the end."""
+    if time.time() < datetime.fromisoformat(end.at).timestamp() + ROWS_LATE:
+        raise _TooSoon
+    before = history(api().read_flow_run(UUID(end.run)))
+    return [*(one for one in before if one.base != end.base), end]
 
 
 def _change(line: bytes) -> Change | None:

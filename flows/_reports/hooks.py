@@ -22,6 +22,7 @@ from prefect.logging.loggers import flow_run_logger, get_logger
 from prefect.tasks import StateHookCallable
 
 from blocks._changes import Change, change
+from flows._reports import gaps
 from flows._reports.outbox import ORDER, flush, put
 from flows._run.cancelled import settle
 from flows._run.guard import known
@@ -96,14 +97,16 @@ def report_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> No
             return
         succeeded = state.type == Type.COMPLETED
         progress = 100 if succeeded else run.progress.percent if run else last_percent(flow_run.id)
+        gaps.note()
+        made = change(flow_run.id, state, attempt=flow_run.run_count, progress=progress)
         with ORDER:
-            count = flow_run.run_count
-            put(_in_turn(change(flow_run.id, state, attempt=count, progress=progress)))
+            put(_in_turn(made))
         if flow_run.parent_task_run_id is None:
             flush(flow_run.id)
     except Exception:
         # A report must never change how a run ends; the traceback goes to the run's log.
         flow_run_logger(flow_run, flow).exception("the end of the run could not be reported")
+        gaps.lost(flow_run.id)
 
 
 def report_task(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
@@ -154,6 +157,7 @@ def _put(flow_run_id: UUID | None, state: State[Any], **of_task: Any) -> None:
         get_logger("penstock").exception(
             "a state of task %r could not be reported", of_task["task"]
         )
+        gaps.lost(flow_run_id)
 
 
 def _in_turn(made: Change) -> Change:
