@@ -8,7 +8,7 @@ Whoever saw it, the same change gets the same ids.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -100,11 +100,16 @@ class Change:
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
-def change(flow_run_id: object, state: StateLike, **more: Any) -> Change:
-    """A state of a run, whose run count is `attempt`; with `task` and `task_run`, of one in it."""
+def change(
+    flow_run_id: object, state: StateLike, mask: Callable[[str], str] = str, **more: Any
+) -> Change:
+    """A state of a run, whose run count is `attempt`; with `task` and `task_run`, of one in it.
+
+    `mask` takes secrets out of its message, which may quote what a task was given.
+    """
     kind = str(getattr(state.type, "value", state.type))
     told = state.message or ("cancelled" if kind == "CANCELLING" else state.name) or ""
-    told = told[:ERROR_LENGTH].encode(errors="replace").decode()  # it may quote a file's name
+    told = mask(told)[:ERROR_LENGTH].encode(errors="replace").decode()  # it may quote a file's name
     return Change(
         run=str(flow_run_id),
         state=str(state.id),
