@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 from prefect.client.schemas.actions import LogCreate
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
@@ -28,7 +29,7 @@ from flows._reports import gaps, sheet
 from flows._reports.audience import hearer
 from flows._reports.build import build
 from flows._reports.circle import Circle
-from flows._reports.deliver import Sender
+from flows._reports.deliver import DEFAULT_PATIENCE, Sender
 from flows._reports.history import LABEL, history
 from flows._reports.ledger import ROWS_LATE, Ledger
 from flows._reports.outbox import Bell, call_courier, take, waits
@@ -36,7 +37,9 @@ from flows._reports.rows import Delivery, Made
 from flows._run.api import api
 
 IDLE = float(os.environ.get("PENSTOCK_COURIER_IDLE") or 30)  # seconds of nothing until it ends
-AGAIN = 5.0  # seconds until it asks a server again that did not answer
+AGAIN, LONGEST = 5.0, 60.0  # seconds until it asks a server again that did not answer
+# Seconds for which it does; then it ends, and what it has is kept for the courier after it.
+PATIENCE = 3600 * float(os.environ.get("PENSTOCK_COURIER_PATIENCE") or DEFAULT_PATIENCE)
 
 
 class Courier:
@@ -51,6 +54,10 @@ class Courier:
         self._warned: set[tuple[str, str]] = set()
         self._warnings: deque[tuple[Delivery, str]] = deque(maxlen=1000)
         self._over = False
+        self._ask_again = 0.0  # when Prefect is asked again after it did not answer
+        self._waits_since: float | None = None  # what it has not answered to
+        self._away = False
+        self._said: set[str] = set()  # what of that stands in the log
 
     def missed(self) -> bool:
         """Whether something came between the last look and the end, unless it was told to end."""
@@ -63,26 +70,55 @@ class Courier:
     def run(self) -> None:
         """Until it is told to end, or nothing came for IDLE seconds."""
         self._ledger.tidy()
-        ask_again = 0.0  # when Prefect is asked again after it did not answer
         while not self._over:
             self._take_in()
-            if time.monotonic() >= ask_again:
-                answered = all([self._resolve(), self._tell_prefect()])
-                ask_again = 0.0 if answered else time.monotonic() + AGAIN
+            if time.monotonic() >= self._ask_again:
+                self._ask()
             for endpoint in self._ledger.endpoints():
                 self._sender(endpoint).wake()
+            if self._in_vain() > PATIENCE and not self._ledger.endpoints():
+                get_logger("penstock").error("given up: what waits is kept for the next courier")
+                break
             idle = self._ledger.idle and not self._warnings
-            if not self._bell.wait(self._patience(ask_again)) and idle:
+            if not self._bell.wait(self._patience()) and idle:
                 break
         for sender in self._senders.values():
             sender.end()
         for sender in self._senders.values():
             sender.join()  # a post under way is finished, so that it is not made twice
 
-    def _patience(self, ask_again: float) -> float:
+    def _ask(self) -> None:
+        """Do all that needs the API, and settle when that is tried again if it did not work.
+
+        A run alone may have to wait: it holds up no other. A server that does not answer is asked
+        less and less often.
+        """
+        if all([self._resolve(), self._tell_prefect()]):
+            if self._said:
+                get_logger("penstock").warning("Prefect answers again")
+            self._ask_again, self._waits_since, self._away = 0.0, None, False
+            self._said.clear()
+            return
+        self._waits_since = self._waits_since or time.monotonic()
+        delay = min(LONGEST, max(AGAIN, self._in_vain() / 2)) if self._away else AGAIN
+        self._ask_again = time.monotonic() + delay
+
+    def _in_vain(self) -> float:
+        """Seconds since which something waits for the API."""
+        return time.monotonic() - self._waits_since if self._waits_since else 0.0
+
+    def _failed(self, about: str, error: Exception) -> None:
+        """Say once what has to wait: of a server that is away one line, however much that is."""
+        self._away = isinstance(error, httpx.TransportError)
+        key = "" if self._away else about
+        if key not in self._said:
+            get_logger("penstock").warning("%s waits: %r", about, error)
+        self._said.add(key)
+
+    def _patience(self) -> float:
         """Seconds until there is something to do even if nobody rings."""
-        if ask_again:
-            return ask_again - time.monotonic()
+        if self._ask_again:
+            return self._ask_again - time.monotonic()
         return min([IDLE, *(due - time.time() for _, due in self._ledger.sheets())])
 
     def _take_in(self) -> None:
@@ -120,7 +156,7 @@ class Courier:
                     get_logger("penstock").warning("run %s was deleted: nobody told", change.run)
                     made.append(Made(n, change.run, [], [], ends=False))
                 except Exception as error:
-                    get_logger("penstock").warning("run %s waits: %r", change.run, error)
+                    self._failed(f"run {change.run}", error)
                     waiting.add(change.run)
             self._ledger.resolve(made)
         return not waiting
@@ -169,7 +205,7 @@ class Courier:
                 if due <= time.time():
                     self._write_sheet(root)
         except Exception as error:
-            get_logger("penstock").warning("Prefect was not told: %r", error)
+            self._failed("what Prefect is to be told", error)
             return False
         return True
 

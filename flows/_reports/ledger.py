@@ -66,6 +66,11 @@ class Ledger:
         )
         return [(n, Change(**json.loads(body))) for n, body in rows]
 
+    def holds(self, state: str) -> bool:
+        """Whether the change with that state's id came, and waits for its messages to be made."""
+        found = "SELECT 1 FROM changes WHERE json_extract(body, '$.state') = ?"
+        return self._db.execute(found, [state]).fetchone() is not None
+
     # Who hears a run
 
     def run(self, root: str) -> tuple[Names, list[str] | None] | None:

@@ -16,7 +16,8 @@ import pytest
 from prefect import flow, tags
 from prefect.client.schemas.actions import BlockDocumentUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
-from prefect.states import Cancelled, Cancelling, Completed, Crashed, Running, Scheduled
+from prefect.events.schemas.events import ReceivedEvent
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Running, Scheduled
 
 from blocks import ReportEndpoint
 from blocks._changes import Change
@@ -26,6 +27,7 @@ from flows import flow_hooks, guard
 from flows._reports import again, events, hooks
 from flows._reports.audience import QUIET
 from flows._reports.history import LABEL, end_of, history, unheard
+from flows._reports.relay import Relay
 from flows.redeliver import redeliver
 from tests.flows.test_reports import ear, works
 
@@ -231,6 +233,32 @@ def test_an_endpoint_that_is_newer_than_a_run_hears_nothing_of_it(ear, api, at_o
     mine = f"report-endpoint/{ear.name}"
     found = {one.id: keys for one, keys in again.Sweep().missed(1)}
     assert mine not in found.get(run.id, [])
+
+
+def test_the_relay_leaves_to_the_hook_what_the_hook_has_written_down(api, monkeypatch, tmp_path):
+    asked: list[Change] = []
+    monkeypatch.setattr(Relay, "_may_be_heard", lambda *_: True)
+    monkeypatch.setattr(Relay, "_called_for", lambda _, change: asked.append(change) or [])
+    run = api.create_flow_run(nothing, state=Running())
+    state = api.set_flow_run_state(run.id, Failed(message="with a secret"), force=True).state
+    told = Change(str(run.id), str(state.id), "FAILED", "Failed", state.timestamp.isoformat())
+    about = {
+        "prefect.resource.id": f"prefect.flow-run.{run.id}",
+        "prefect.state-type": "FAILED",
+        "prefect.state-name": "Failed",
+        "prefect.state-timestamp": told.at,
+    }
+    event = ReceivedEvent(id=state.id, occurred=state.timestamp, event="failed", resource=about)
+    relay, outbox = Relay(tmp_path), tmp_path / "outbox"
+    relay._tell(event)
+    assert [change.state for change in asked] == [told.state]
+    outbox.mkdir()
+    (outbox / "1-x.jsonl").write_bytes(told.as_line())
+    relay._tell(event)
+    (outbox / "1-x.jsonl").unlink()
+    relay._ledger.take_in([told], {})
+    relay._tell(event)
+    assert len(asked) == 1
 
 
 def test_days_that_are_none_are_refused(api):
