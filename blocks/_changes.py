@@ -8,7 +8,7 @@ Whoever saw it, the same change gets the same ids.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -55,7 +55,7 @@ class Change:
     message: str = ""
     task: str | None = None  # the task run's name
     task_run: str | None = None  # and id
-    attempt: int = 1
+    attempt: int = 1  # of the task; of a run how often it has begun: 0 if it never did
     progress: int | None = None  # percent of the root run after this state, where it is known
 
     @property
@@ -64,7 +64,8 @@ class Change:
 
         Not always the state's id. Prefect calls no hook with AwaitingRetry, and Retrying comes only
         after the delay: both tell of one attempt. A task that dies of a signal, and a run that is
-        being cancelled, are told of before their last state is made.
+        being cancelled, are told of before their last state is made; a run that is retried may be
+        cancelled once for each time that it ran.
         """
         if self.task_run and self.name == "AwaitingRetry":
             return f"{self.task_run}.{self.attempt}"
@@ -73,7 +74,7 @@ class Change:
         if self.task_run and self.type == "CRASHED":
             return f"{self.task_run}.crashed"
         if self.task is None and self.type in ("CANCELLING", "CANCELLED"):
-            return f"{self.run}.cancelled"
+            return f"{self.run}.{self.attempt}.cancelled"
         return self.state
 
     @property
@@ -100,11 +101,16 @@ class Change:
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
-def change(flow_run_id: object, state: StateLike, **more: Any) -> Change:
-    """A state of a run; with `task`, `task_run` and `attempt`, of a task in it."""
+def change(
+    flow_run_id: object, state: StateLike, mask: Callable[[str], str] = str, **more: Any
+) -> Change:
+    """A state of a run, whose run count is `attempt`; with `task` and `task_run`, of one in it.
+
+    `mask` takes secrets out of its message, which may quote what a task was given.
+    """
     kind = str(getattr(state.type, "value", state.type))
     told = state.message or ("cancelled" if kind == "CANCELLING" else state.name) or ""
-    told = told[:ERROR_LENGTH].encode(errors="replace").decode()  # it may quote a file's name
+    told = mask(told)[:ERROR_LENGTH].encode(errors="replace").decode()  # it may quote a file's name
     return Change(
         run=str(flow_run_id),
         state=str(state.id),
@@ -114,6 +120,21 @@ def change(flow_run_id: object, state: StateLike, **more: Any) -> Change:
         message=told if kind not in ("COMPLETED", "RUNNING") else "",
         **more,
     )
+
+
+def run_counts(states: Sequence[StateLike]) -> list[int]:
+    """Prefect's run count at each state of a flow run, from its states in their order.
+
+    A run that goes on after a pause does not begin anew.
+    """
+    counts, count, resuming, before = [], 0, False, ""
+    for state in states:
+        kind = str(getattr(state.type, "value", state.type))
+        count += kind == "RUNNING" and not resuming
+        counts.append(count)
+        resuming = before == "PAUSED" or (resuming and kind in ("SCHEDULED", "PENDING"))
+        before = kind
+    return counts
 
 
 def task_history(task_run: TaskRunLike, states: Sequence[StateLike]) -> Iterator[Change]:

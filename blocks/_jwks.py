@@ -1,8 +1,5 @@
 """Public keys as a JWKS document (RFC 7517): written for others, read from a file or from https."""
 
-import base64
-import hashlib
-import json
 import threading
 import time
 from collections.abc import Iterable
@@ -12,7 +9,7 @@ from urllib.parse import urlsplit
 
 import jwt
 
-from blocks._keys import Known, fits, strict_json, text_of
+from blocks._keys import Known, fits, public_members, strict_json, text_of, thumbprint
 from blocks.errors import ConfigError, KeyUnusable
 
 if TYPE_CHECKING:
@@ -27,7 +24,6 @@ MOST_BYTES = 256 << 10
 MOST_KEYS = 64
 _KINDS = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}
 _LOCAL = ("127.0.0.1", "::1", "localhost")
-_THUMB = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
 
 
 def document(keys: Iterable[Known]) -> dict[str, Any]:
@@ -142,10 +138,6 @@ def _key(entry: dict[str, Any], where: str) -> Known | None:
 def _entry(known: Known) -> dict[str, Any]:
     if known.algorithm == "HS256":
         raise ConfigError("a secret of HS256 is shared with one listener and never published")
-    members: dict[str, Any] = jwt.get_algorithm_by_name(known.algorithm).to_jwk(
-        known.key, as_dict=True
-    )
-    public = {name: members[name] for name in _THUMB[members["kty"]]}
-    canonical = json.dumps(public, sort_keys=True, separators=(",", ":")).encode()
-    thumbprint = base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode()
-    return {**public, "kid": known.kid or thumbprint, "alg": known.algorithm, "use": "sig"}
+    public = public_members(known.algorithm, known.key)
+    kid = known.kid or thumbprint(known.algorithm, known.key)
+    return {**public, "kid": kid, "alg": known.algorithm, "use": "sig"}

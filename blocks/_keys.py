@@ -8,6 +8,7 @@ is parsed once. Nothing here imports Prefect: the listener starts without it.
 """
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from blocks.errors import KeyUnusable, NotVerified
 
 Algorithm = Literal["RS256", "ES256", "EdDSA", "HS256"]
+_THUMB = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
 LEAST_RSA = 2048  # bits
 LEAST_SECRET = 32  # bytes: RFC 7518 §3.2
 MOST_HEADER = 4096  # characters of a token's header that are looked at
@@ -84,6 +86,29 @@ def fits(key: Any, algorithm: str, *, private: bool = False) -> bool:
         return isinstance(key, kind) and isinstance(key.curve, ec.SECP256R1)
     kind = ed25519.Ed25519PrivateKey if private else ed25519.Ed25519PublicKey
     return isinstance(key, kind)
+
+
+def public_members(algorithm: str, key: Any) -> dict[str, Any]:
+    """What RFC 7638 has of a public key as JWK, and all that there is to it."""
+    members: dict[str, Any] = jwt.get_algorithm_by_name(algorithm).to_jwk(key, as_dict=True)
+    return {name: members[name] for name in _THUMB[members["kty"]]}
+
+
+def thumbprint(algorithm: str, key: Any) -> str:
+    """The name of a public key that has none (RFC 7638); never asked for a secret's."""
+    members = public_members(algorithm, key)
+    canonical = json.dumps(members, sort_keys=True, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode()
+
+
+def key_id(text: str, algorithm: str, where: str) -> str | None:
+    """The thumbprint of the private key in `text`; None for HS256, whose key is secret."""
+    return _thumbprint(text, algorithm, where) if algorithm != "HS256" else None
+
+
+@lru_cache(maxsize=32)
+def _thumbprint(text: str, algorithm: str, where: str) -> str:
+    return thumbprint(algorithm, private_key(text, algorithm, where).public_key())
 
 
 def strict_json(text: bytes | str) -> Any:
@@ -153,7 +178,12 @@ class KeySet:
             raise NotVerified("signature refused: the kid is no text")
         known = here or self.known(kid)
         named = [one for one in known if one.kid == kid]
-        return named or [one for one in known if one.kid is None or kid is None]
+        return named or [one for one in known if None in (one.kid, kid) or _is_print(one, kid)]
+
+
+def _is_print(known: Known, kid: str | None) -> bool:
+    """Whether a token calls a key by its thumbprint, which the document calls otherwise."""
+    return known.algorithm != "HS256" and thumbprint(known.algorithm, known.key) == kid
 
 
 def _header(token: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Load a block by name: one typed, always synchronous way."""
 
+from datetime import datetime
 from typing import TypeVar
 
 from prefect.blocks.core import Block
@@ -31,11 +32,16 @@ def load(kind: type[B], name: str = "default") -> B:
 
 def saved(kind: type[Block]) -> list[str]:
     """The names of all saved documents of `kind`, sorted."""
+    return sorted(saved_at(kind))
+
+
+def saved_at(kind: type[Block]) -> dict[str, datetime | None]:
+    """The names of all saved documents of `kind`, and when each was first saved."""
     with get_client(sync_client=True) as client:
         try:
             documents = client.read_block_documents_by_type(
                 block_type_slug=kind.get_block_type_slug(), include_secrets=False
             )
         except ObjectNotFound:
-            return []
-    return sorted(document.name for document in documents if document.name)
+            return {}
+    return {document.name: document.created for document in documents if document.name}

@@ -132,7 +132,7 @@ def messages(
             parent=None if of_root else names.root,
             task=change.task,
             task_run=change.task_run,
-            attempt=change.attempt,
+            attempt=max(1, change.attempt),
             at=change.at,
             results=results if route == "results" else None,
             location=location if route == "results" else None,

@@ -55,7 +55,8 @@ class SigningKey(Form, Block):
     key_id: str | None = Field(
         default=None,
         title="Key ID",
-        description="Told in the header of every token (kid), for listeners that hold many keys.",
+        description="Told in the header of every token (kid), for listeners that hold many keys; "
+        "if empty, the key's thumbprint (RFC 7638), which `penstock keys jwks` uses, too.",
         examples=["2026-11"],
     )
 
@@ -71,10 +72,11 @@ class SigningKey(Form, Block):
         of another kind than `algorithm`. The source is read at every call, and parsed when it is
         another than before: a replaced key signs from the next call on.
         """
-        named = {"kid": self.key_id} if self.key_id else {}
-        return _JWT.encode(
-            dict(payload), self._key(), self.algorithm, headers={**named, **(headers or {})}
-        )
+        text, where = self._source()
+        key = _keys.private_key(text, self.algorithm, where)
+        kid = self.key_id or _keys.key_id(text, self.algorithm, where)
+        named = {"kid": kid} if kid else {}
+        return _JWT.encode(dict(payload), key, self.algorithm, headers={**named, **(headers or {})})
 
     def signature(self, content: bytes) -> bytes:
         """The bare signature of `content`, no token around it; raises KeyUnusable like `sign`."""
@@ -87,9 +89,14 @@ class SigningKey(Form, Block):
         return Known(self.algorithm, held, self.key_id)
 
     def _key(self) -> Any:
+        text, where = self._source()
+        return _keys.private_key(text, self.algorithm, where)
+
+    def _source(self) -> tuple[str, str]:
+        """The key's text, and what an error calls the place it is from."""
         pem = self.pem.get_secret_value() if self.pem else None
         text = _keys.text_of(self.path, self.variable, pem)
-        return _keys.private_key(text, self.algorithm, _keys.place(self.path, self.variable))
+        return text, _keys.place(self.path, self.variable)
 
 
 class VerifyKey(Form, Block):

@@ -62,7 +62,7 @@ def expected(client: SyncPrefectClient, tree: Tree) -> list[Message]:
     if root.state is not None:
         done = root.state.is_completed()
         results = plain(root.state.result(raise_on_failure=False)) if done else None
-        end = messages(change(root.id, root.state), called, results=results)
+        end = messages(change(root.id, root.state, attempt=root.run_count), called, results=results)
         told.update((message.id, message) for message in end)
     return list(told.values())
 

@@ -10,9 +10,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 
-from blocks._changes import change
+from blocks._changes import Change, change
 from blocks._messages import names
-from flows._reports.audience import QUIET, everyone
+from flows._reports.audience import QUIET, everyone, saved_since
 from flows._reports.history import ended, history, unheard
 from flows._reports.ledger import Ledger
 from flows._reports.outbox import folder, put
@@ -46,6 +46,7 @@ class Sweep:
 
     def __init__(self) -> None:
         self._hearers = everyone()
+        self._saved = saved_since()
         self._called = _Called()
         self._ledger = Ledger(folder())
         self.seen = 0
@@ -72,12 +73,19 @@ class Sweep:
             for key, hearer in self._hearers.items()
             if hearer.matches(deployment, flow, run.tags)
         }
-        end = change(run.id, run.state) if run.state else None
+        end = change(run.id, run.state, attempt=run.run_count) if run.state else None
         if not hearers or end is None:
             return []
         missing = unheard(run, end, names(run.labels, run.id, deployment, flow), hearers)
-        # What the ledger has waits here, or its answer is just being written down.
-        return [] if missing and self._ledger.has(end.base) else missing
+        return [key for key in missing if self._is_due(run, key, end)]
+
+    def _is_due(self, run: FlowRun, key: str, end: Change) -> bool:
+        """Whether an endpoint that has not answered should be told from here."""
+        saved = self._saved.get(key)
+        if saved and run.end_time and saved > run.end_time:
+            return False  # it is newer than the run, and need not hear of it
+        # What the ledger has for it waits here, or its answer is just being written down.
+        return self._ledger.may_hear(str(run.id), key) and not self._ledger.has(end.base, key)
 
 
 def tell_again(run: FlowRun) -> int:

@@ -1,6 +1,7 @@
 """Whose run it is, and who hears it: found from the API, never passed."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol
 from uuid import UUID
@@ -9,7 +10,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.logging.loggers import flow_run_logger, get_logger
 
 import blocks
-from blocks._load import load, saved
+from blocks._load import load, saved, saved_at
 from blocks._messages import Message, Names, names
 from blocks.errors import PenstockError
 from flows._run.api import api
@@ -37,6 +38,7 @@ class Audience:
     root: FlowRun
     names: Names
     hearers: dict[str, Hearer]
+    unusable: list[str]  # saved, but nobody can say whether they would hear it
 
     @property
     def silent(self) -> bool:
@@ -58,14 +60,16 @@ def audience(flow_run_id: UUID) -> Audience:
     deployment = api().read_deployment(root.deployment_id).name if root.deployment_id else None
     flow = api().read_flow(root.flow_id).name
     by = root.created_by.display_value if root.created_by else None
+    usable, unusable = _sorted_out(root)
     return Audience(
         root=root,
         names=names(root.labels, root.id, deployment, flow, by),
         hearers={
             key: hearer
-            for key, hearer in everyone(root).items()
+            for key, hearer in usable.items()
             if hearer.matches(deployment, flow, root.tags)
         },
+        unusable=unusable,
     )
 
 
@@ -76,26 +80,33 @@ def hearer(key: str) -> Hearer:
     return found
 
 
-def still_there(key: str) -> Hearer | None:
-    """The same, or None and a line in the log if it cannot be used."""
-    try:
-        return hearer(key)
-    except PenstockError as error:  # deleted or broken meanwhile: `redeliver` tells it once mended
-        get_logger("penstock").error("%s hears nothing: %s", key, error)
-        return None
+def everyone() -> dict[str, Hearer]:
+    """Every saved endpoint and channel; one that cannot be used is told in the log."""
+    return _sorted_out(None)[0]
 
 
-def everyone(about: FlowRun | None = None) -> dict[str, Hearer]:
-    """Every saved endpoint and channel; one that cannot be used is told in the log of a run."""
+def saved_since() -> dict[str, datetime | None]:
+    """When each endpoint and channel was first saved."""
+    return {
+        f"{slug}/{name}": at
+        for slug, kind in _kinds().items()
+        for name, at in saved_at(kind).items()
+    }
+
+
+def _sorted_out(about: FlowRun | None) -> tuple[dict[str, Hearer], list[str]]:
+    """What is saved, and what of it cannot be used: that is told in the log of the run `about`."""
     log = flow_run_logger(about) if about else get_logger("penstock")
     found: dict[str, Hearer] = {}
+    unusable = []
     for slug, kind in _kinds().items():
         for name in saved(kind):
             try:
                 found[f"{slug}/{name}"] = load(kind, name)
             except PenstockError as error:
                 log.error("%s %r hears nothing: %s", kind.__name__, name, error)
-    return found
+                unusable.append(f"{slug}/{name}")
+    return found, unusable
 
 
 def _kinds() -> dict[str, Any]:

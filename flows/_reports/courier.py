@@ -19,25 +19,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 from prefect.client.schemas.actions import LogCreate
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 
 from blocks._changes import Change
-from blocks._messages import Names
-from flows._reports import sheet
-from flows._reports.audience import Hearer, audience, hearer, root_of, still_there
+from flows._reports import gaps, sheet
+from flows._reports.audience import hearer
 from flows._reports.build import build
-from flows._reports.deliver import Sender
-from flows._reports.history import LABEL
-from flows._reports.ledger import Ledger
+from flows._reports.circle import Circle
+from flows._reports.deliver import DEFAULT_PATIENCE, Sender
+from flows._reports.history import LABEL, history
+from flows._reports.ledger import ROWS_LATE, Ledger
 from flows._reports.order import Ends, Progress
 from flows._reports.outbox import Bell, call_courier, take, waits
 from flows._reports.rows import Delivery, Made
 from flows._run.api import api
 
 IDLE = float(os.environ.get("PENSTOCK_COURIER_IDLE") or 30)  # seconds of nothing until it ends
-AGAIN = 5.0  # seconds until it asks a server again that did not answer
+AGAIN, LONGEST = 5.0, 60.0  # seconds until it asks a server again that did not answer
+# Seconds for which it does; then it ends, and what it has is kept for the courier after it.
+PATIENCE = 3600 * float(os.environ.get("PENSTOCK_COURIER_PATIENCE") or DEFAULT_PATIENCE)
 
 
 class Courier:
@@ -49,10 +52,14 @@ class Courier:
         self._ledger = Ledger(place)
         self._senders: dict[str, Sender] = {}
         self._ends, self._progress = Ends(), Progress(self._ledger)
-        self._known: dict[str, tuple[Names, dict[str, Hearer] | None]] = {}  # by flow run
+        self._circle = Circle(self._ledger)
         self._warned: set[tuple[str, str]] = set()
         self._warnings: deque[tuple[Delivery, str]] = deque(maxlen=1000)
         self._over = False
+        self._ask_again = 0.0  # when Prefect is asked again after it did not answer
+        self._waits_since: float | None = None  # what it has not answered to
+        self._away = False
+        self._said: set[str] = set()  # what of that stands in the log
 
     def missed(self) -> bool:
         """Whether something came between the last look and the end, unless it was told to end."""
@@ -65,26 +72,55 @@ class Courier:
     def run(self) -> None:
         """Until it is told to end, or nothing came for IDLE seconds."""
         self._ledger.tidy()
-        ask_again = 0.0  # when Prefect is asked again after it did not answer
         while not self._over:
             self._take_in()
-            if time.monotonic() >= ask_again:
-                answered = all([self._resolve(), self._tell_prefect()])
-                ask_again = 0.0 if answered else time.monotonic() + AGAIN
+            if time.monotonic() >= self._ask_again:
+                self._ask()
             for endpoint in self._ledger.endpoints():
                 self._sender(endpoint).wake()
+            if self._in_vain() > PATIENCE and not self._ledger.endpoints():
+                get_logger("penstock").error("given up: what waits is kept for the next courier")
+                break
             idle = self._ledger.idle and not self._warnings
-            if not self._bell.wait(self._patience(ask_again)) and idle:
+            if not self._bell.wait(self._patience()) and idle:
                 break
         for sender in self._senders.values():
             sender.end()
         for sender in self._senders.values():
             sender.join()  # a post under way is finished, so that it is not made twice
 
-    def _patience(self, ask_again: float) -> float:
+    def _ask(self) -> None:
+        """Do all that needs the API, and settle when that is tried again if it did not work.
+
+        A run alone may have to wait: it holds up no other. A server that does not answer is asked
+        less and less often.
+        """
+        if all([self._resolve(), self._tell_prefect()]):
+            if self._said:
+                get_logger("penstock").warning("Prefect answers again")
+            self._ask_again, self._waits_since, self._away = 0.0, None, False
+            self._said.clear()
+            return
+        self._waits_since = self._waits_since or time.monotonic()
+        delay = min(LONGEST, max(AGAIN, self._in_vain() / 2)) if self._away else AGAIN
+        self._ask_again = time.monotonic() + delay
+
+    def _in_vain(self) -> float:
+        """Seconds since which something waits for the API."""
+        return time.monotonic() - self._waits_since if self._waits_since else 0.0
+
+    def _failed(self, about: str, error: Exception) -> None:
+        """Say once what has to wait: of a server that is away one line, however much that is."""
+        self._away = isinstance(error, httpx.TransportError)
+        key = "" if self._away else about
+        if key not in self._said:
+            get_logger("penstock").warning("%s waits: %r", about, error)
+        self._said.add(key)
+
+    def _patience(self) -> float:
         """Seconds until there is something to do even if nobody rings."""
-        if ask_again:
-            return ask_again - time.monotonic()
+        if self._ask_again:
+            return self._ask_again - time.monotonic()
         return min(
             [IDLE, *self._ends.patience, *(due - time.time() for _, due in self._ledger.sheets())]
         )
@@ -122,47 +158,33 @@ class Courier:
                         early.add(change.run)
                     else:
                         made.append(self._made(n, change))
+                except _TooSoon:
+                    waiting.add(change.run)
                 except ObjectNotFound:
                     get_logger("penstock").warning("run %s was deleted: nobody told", change.run)
                     made.append(Made(n, change.run, [], [], ends=False))
                 except Exception as error:
-                    get_logger("penstock").warning("run %s waits: %r", change.run, error)
+                    self._failed(f"run {change.run}", error)
                     waiting.add(change.run)
             self._ledger.resolve(made)
         return not waiting
 
     def _too_early(self, n: int, change: Change) -> bool:
-        names, hearers = self._about(change.run)
-        told_why = any(hearer.explains for hearer in (hearers or {}).values())
-        return told_why and self._ends.wait(n, change, names.root)
+        about = self._circle.of(change.run)
+        told_why = any(hearer.explains for hearer in (about.hearers or {}).values())
+        return told_why and self._ends.wait(n, change, about.names.root)
 
     def _made(self, n: int, change: Change) -> Made:
-        names, hearers = self._about(change.run)
+        about = self._circle.of(change.run)
+        names, hearers = about.names, about.hearers
         ends = hearers is not None and change.ends_run and change.run == names.root
         if not hearers:
             return Made(n, names.root, [], [], ends)
-        built = self._progress.upheld(names.root, build(change, names))
+        whole = _whole(change) if ends and gaps.noted(names.root) else [change]
+        told = [message for one in whole for message in build(one, names)]
+        built = self._progress.upheld(names.root, told)
         wanted = [(m.id, key) for m in built for key, hears in hearers.items() if hears.wants(m)]
         return Made(n, names.root, built, wanted, ends)
-
-    def _about(self, run: str) -> tuple[Names, dict[str, Hearer] | None]:
-        """Who hears a run, None if nobody should: fixed when it is first seen, for the courier
-        after this one, too.
-        """
-        if run not in self._known:
-            root = str(root_of(UUID(run)))
-            if (kept := self._ledger.run(root)) is None:
-                heard = audience(UUID(root))
-                hearers = None if heard.silent else heard.hearers
-                self._ledger.know(heard.names, None if hearers is None else list(hearers))
-                self._known[run] = heard.names, hearers
-            else:
-                names, keys = kept
-                there = {key: h for key in keys or [] if (h := still_there(key))}
-                self._known[run] = names, None if keys is None else there
-            while len(self._known) > 1000:
-                del self._known[next(iter(self._known))]
-        return self._known[run]
 
     def _sender(self, endpoint: str) -> Sender:
         sender = self._senders.get(endpoint)
@@ -197,7 +219,7 @@ class Courier:
                 if due <= time.time():
                     self._write_sheet(root)
         except Exception as error:
-            get_logger("penstock").warning("Prefect was not told: %r", error)
+            self._failed("what Prefect is to be told", error)
             return False
         return True
 
@@ -207,6 +229,18 @@ class Courier:
         except ObjectNotFound:
             get_logger("penstock").info("run %s was deleted: it gets no sheet", root)
         self._ledger.written(root)
+
+
+class _TooSoon(Exception):
+    """The API may not have all rows of a run yet."""
+
+
+def _whole(end: Change) -> list[Change]:
+    """All that led to the end of a run of which something was lost, and the end."""
+    if time.time() < datetime.fromisoformat(end.at).timestamp() + ROWS_LATE:
+        raise _TooSoon
+    before = history(api().read_flow_run(UUID(end.run)))
+    return [*(one for one in before if one.base != end.base), end]
 
 
 def _change(line: bytes) -> Change | None:

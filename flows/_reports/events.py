@@ -94,14 +94,16 @@ def change_of(event: ReceivedEvent) -> Change | None:
         message=about.get("prefect.state-message"),
         timestamp=datetime.fromisoformat(about["prefect.state-timestamp"]),
     )
+    count = int(about.get("prefect.run-count") or 0)
     if about.id.startswith(_FLOW_RUN):
-        return change(run, state) if state.is_final() or state.name == "Late" else None
+        told = state.is_final() or state.name == "Late"
+        return change(run, state, attempt=count) if told else None
     return change(
         run,
         state,
         task=about.name,
         task_run=about.id.removeprefix(_TASK_RUN),
-        attempt=max(1, int(about.get("prefect.run-count") or 1)),
+        attempt=max(1, count),
     )
 
 

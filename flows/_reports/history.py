@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 
-from blocks._changes import Change, change, task_history
+from blocks._changes import Change, change, run_counts, task_history
 from blocks._messages import Names, messages
 from flows._reports.audience import Hearer
 from flows._run.api import api
@@ -30,18 +30,19 @@ PAGE = 200  # runs; the server gives no more at once
 _TERMINAL = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
 
 
-def end_of(run: FlowRun, state: State[object] | None = None) -> Change:
-    """The change that ended a run, or its earlier end `state`."""
-    last = state or run.state
+def end_of(run: FlowRun, earlier: tuple[State[object], int] | None = None) -> Change:
+    """The change that ended a run, or an `earlier` end of it: state and run count."""
+    last, count = earlier or (run.state, run.run_count)
     if last is None:
         raise ValueError(f"run {run.id} has no state")
-    return change(run.id, last, progress=100 if last.is_completed() else last_percent(run.id))
+    progress = 100 if last.is_completed() else last_percent(run.id)
+    return change(run.id, last, attempt=count, progress=progress)
 
 
 def history(root: FlowRun) -> list[Change]:
     """Every change of a root run that has ended, of its child runs, and of all their tasks."""
     runs = [root, *below(root.id)]
-    told = [end_of(run, state) for run in runs for state in _ends(run)]
+    told = [end_of(run, end) for run in runs for end in _ends(run)]
     for task_run in tasks_of([run.id for run in runs]):
         told += task_history(task_run, api().read_task_run_states(task_run.id))
     return sorted(told, key=lambda change: (datetime.fromisoformat(change.at), change.ends_run))
@@ -83,8 +84,10 @@ def _answered(run: FlowRun, hearer: str) -> str:
     return str(run.labels.get(LABEL + hearer, "")).partition(" ")[2].rpartition("/")[0]
 
 
-def _ends(run: FlowRun) -> Iterable[State[object]]:
-    return [state for state in api().read_flow_run_states(run.id) if state.is_final()]
+def _ends(run: FlowRun) -> Iterable[tuple[State[object], int]]:
+    states = api().read_flow_run_states(run.id)
+    counted = zip(states, run_counts(states), strict=True)
+    return [(state, count) for state, count in counted if state.is_final()]
 
 
 def below(root: UUID) -> list[FlowRun]:

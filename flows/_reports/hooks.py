@@ -22,9 +22,11 @@ from prefect.logging.loggers import flow_run_logger, get_logger
 from prefect.tasks import StateHookCallable
 
 from blocks._changes import Change, change
+from flows._reports import gaps
 from flows._reports.outbox import ORDER, flush, put
 from flows._run.cancelled import settle
 from flows._run.guard import known
+from flows._run.mask import masked
 from flows._run.progress import last_percent
 from flows._run.remote import stop_left
 from flows._run.stop import stop_leftovers
@@ -96,13 +98,17 @@ def report_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> No
             return
         succeeded = state.type == Type.COMPLETED
         progress = 100 if succeeded else run.progress.percent if run else last_percent(flow_run.id)
+        gaps.note()
+        count = flow_run.run_count
+        made = change(flow_run.id, state, masked, attempt=count, progress=progress)
         with ORDER:
-            put(_in_turn(change(flow_run.id, state, progress=progress)))
+            put(_in_turn(made))
         if flow_run.parent_task_run_id is None:
             flush(flow_run.id)
     except Exception:
         # A report must never change how a run ends; the traceback goes to the run's log.
         flow_run_logger(flow_run, flow).exception("the end of the run could not be reported")
+        gaps.lost(flow_run.id)
 
 
 def report_task(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
@@ -148,11 +154,12 @@ def _put(flow_run_id: UUID | None, state: State[Any], **of_task: Any) -> None:
             return
         with ORDER:
             progress = run.progress.percent if run else None
-            put(_in_turn(change(flow_run_id, state, **of_task, progress=progress)))
+            put(_in_turn(change(flow_run_id, state, masked, **of_task, progress=progress)))
     except Exception:
         get_logger("penstock").exception(
             "a state of task %r could not be reported", of_task["task"]
         )
+        gaps.lost(flow_run_id)
 
 
 def _in_turn(made: Change) -> Change:

@@ -66,6 +66,11 @@ class Ledger:
         )
         return [(n, Change(**json.loads(body))) for n, body in rows]
 
+    def holds(self, state: str) -> bool:
+        """Whether the change with that state's id came, and waits for its messages to be made."""
+        found = "SELECT 1 FROM changes WHERE json_extract(body, '$.state') = ?"
+        return self._db.execute(found, [state]).fetchone() is not None
+
     # Who hears a run
 
     def run(self, root: str) -> tuple[Names, list[str] | None] | None:
@@ -76,11 +81,40 @@ class Ledger:
         found = row.fetchone()
         return (Names(**json.loads(found[0])), json.loads(found[1])) if found else None
 
-    def know(self, names: Names, endpoints: list[str] | None) -> None:
-        self._db.execute(
-            "INSERT OR IGNORE INTO runs VALUES (?, ?, ?)",
-            [names.root, json.dumps(asdict(names)), json.dumps(endpoints)],
-        )
+    def know(self, names: Names, endpoints: list[str] | None, doubtful: Iterable[str] = ()) -> None:
+        """Keep who hears a run; of `doubtful` endpoints it is not known yet."""
+        with self._transaction():
+            known = self._db.execute(
+                "INSERT OR IGNORE INTO runs VALUES (?, ?, ?)",
+                [names.root, json.dumps(asdict(names)), json.dumps(endpoints)],
+            )
+            if known.rowcount and endpoints is not None:
+                self._db.executemany(
+                    "INSERT INTO doubtful VALUES (?, ?)", [(names.root, one) for one in doubtful]
+                )
+
+    def doubtful(self, root: str) -> list[str]:
+        rows = self._db.execute("SELECT endpoint FROM doubtful WHERE root = ?", [root])
+        return [endpoint for (endpoint,) in rows]
+
+    def decide(self, root: str, endpoint: str, *, hears: bool) -> None:
+        """A doubtful endpoint hears a run from now on, or does not."""
+        with self._transaction():
+            self._db.execute(
+                "DELETE FROM doubtful WHERE (root, endpoint) = (?, ?)", [root, endpoint]
+            )
+            if hears:
+                self._db.execute(
+                    "UPDATE runs SET endpoints = json_insert(endpoints, '$[#]', ?) WHERE root = ?",
+                    [endpoint, root],
+                )
+
+    def may_hear(self, root: str, endpoint: str) -> bool:
+        """Whether a run has that endpoint, or may yet; so it is for a run that never came here."""
+        kept = self.run(root)
+        if kept is None:
+            return True
+        return endpoint in (kept[1] or []) or endpoint in self.doubtful(root)
 
     # Messages and their deliveries
 
@@ -104,10 +138,13 @@ class Ledger:
                     self._ask_for_sheet(one.root, now + ROWS_LATE)
                 self._db.execute("DELETE FROM changes WHERE n = ?", [one.change])
 
-    def has(self, base: str) -> bool:
-        """Whether messages of that event are here, told or not."""
+    def has(self, base: str, endpoint: str | None = None) -> bool:
+        """Whether messages of that event are here, told or not; or those for `endpoint`."""
         found = "SELECT 1 FROM messages WHERE id > ? AND id < ?"  # "0" comes next to "/"
-        return self._db.execute(found, [f"{base}/", f"{base}0"]).fetchone() is not None
+        if endpoint is not None:
+            found = "SELECT 1 FROM deliveries WHERE message > ? AND message < ? AND endpoint = ?"
+        values = [f"{base}/", f"{base}0", *([] if endpoint is None else [endpoint])]
+        return self._db.execute(found, values).fetchone() is not None
 
     def message(self, message_id: str) -> Message:
         row = self._db.execute("SELECT body FROM messages WHERE id = ?", [message_id]).fetchone()
@@ -228,6 +265,7 @@ class Ledger:
                 [now - KEEP_TOLD],
             )
             self._db.execute("DELETE FROM runs WHERE root NOT IN (SELECT root FROM messages)")
+            self._db.execute("DELETE FROM doubtful WHERE root NOT IN (SELECT root FROM runs)")
 
     def _ask_for_sheet(self, root: str, due: float) -> None:
         self._db.execute("INSERT OR IGNORE INTO sheets VALUES (?, ?)", [root, due])

@@ -102,6 +102,12 @@ def waits(place: Path, offsets: dict[str, int]) -> bool:
     return any(lines for _, lines, _, _ in take(place, offsets))
 
 
+def written(place: Path, offsets: dict[str, int], state: str) -> bool:
+    """Whether the change with that state's id is in the outbox since `offsets`."""
+    found = (line for _, lines, _, _ in take(place, offsets) for line in lines)
+    return any(state.encode() in line for line in found)
+
+
 def take(place: Path, offsets: dict[str, int]) -> Iterator[tuple[Path, list[bytes], int, bool]]:
     """What each writer has added since `offsets`: its file, whole lines, the new offset, and
     whether that is all there will ever be: then the file can be removed.

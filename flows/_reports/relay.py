@@ -31,7 +31,7 @@ from flows._reports import events
 from flows._reports.audience import QUIET, Audience, Hearer, audience, everyone
 from flows._reports.history import history, unheard
 from flows._reports.ledger import Ledger
-from flows._reports.outbox import call_courier, put, waits
+from flows._reports.outbox import call_courier, put, waits, written
 from flows._reports.pulse import Pulse
 from flows._run.api import api
 from flows._run.progress import last_percent
@@ -122,7 +122,7 @@ class Relay:
         if change is None or not self._may_be_heard(event):
             return
         try:
-            if not self._ledger.has(change.base) and (those := list(self._called_for(change))):
+            if not self._known(change) and (those := list(self._called_for(change))):
                 put(*those)
         except ObjectNotFound:
             log.info("run %s was deleted: nobody is told of %s", change.run, event.event)
@@ -131,6 +131,16 @@ class Relay:
         except Exception:
             # It would fail for ever, and hold up all that came after; redeliver comes back to it.
             log.exception("run %s: %s could not be told", change.run, event.event)
+
+    def _known(self, change: Change) -> bool:
+        """Whether it is here: on its way, or as messages. A hook's word comes before the server's,
+        which may quote a secret.
+        """
+        return (
+            written(self._place, self._ledger.offsets(), change.state)
+            or self._ledger.holds(change.state)
+            or self._ledger.has(change.base)
+        )
 
     def _may_be_heard(self, event: ReceivedEvent) -> bool:
         """Whether anybody could want it, as far as the event itself says: that costs no request."""

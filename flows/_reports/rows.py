@@ -10,6 +10,8 @@ CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, offset INTEGER NOT NULL
 CREATE TABLE IF NOT EXISTS changes (n INTEGER PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS runs
     (root TEXT PRIMARY KEY, names TEXT NOT NULL, endpoints TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS doubtful  -- saved, but could not be loaded when the run was first seen
+    (root TEXT, endpoint TEXT, PRIMARY KEY (root, endpoint));
 CREATE TABLE IF NOT EXISTS messages
     (id TEXT PRIMARY KEY, root TEXT NOT NULL, made REAL NOT NULL, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS deliveries (

@@ -6,6 +6,7 @@ from typing import TypeVar
 from prefect.blocks.core import Block
 
 from blocks._load import load
+from flows._run.mask import learn, secrets_in
 
 B = TypeVar("B", bound=Block)
 
@@ -21,9 +22,13 @@ class Settings:
         self._lock = threading.Lock()
 
     def get(self, kind: type[B], name: str) -> B:
-        """The block `name` of type `kind`; raises BlockMissing or ConfigError."""
+        """The block `name` of type `kind`; raises BlockMissing or ConfigError.
+
+        Its secrets are masked in the log of this process, and in what it reports, from now on.
+        """
         with self._lock:
-            block = self._blocks.get((kind, name)) or load(kind, name)
-            self._blocks[kind, name] = block
+            if (block := self._blocks.get((kind, name))) is None:
+                block = self._blocks[kind, name] = load(kind, name)
+                learn(secrets_in(block))
         assert isinstance(block, kind)  # noqa: S101 - for the type checker alone
         return block

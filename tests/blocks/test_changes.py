@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from prefect.client.schemas.objects import State, StateType
 
-from blocks._changes import ERROR_LENGTH, Change, change, task_history
+from blocks._changes import ERROR_LENGTH, Change, change, run_counts, task_history
 
 RUN, TASK = UUID(int=7), UUID(int=8)
 OF_TASK = {"task": "count", "task_run": str(TASK)}
@@ -68,8 +68,10 @@ def test_a_message_is_carried_of_a_failure_only_and_cut_to_a_length():
         ("RUNNING", "Retrying", {**OF_TASK, "attempt": 3}, f"{TASK}.2"),
         ("CRASHED", "Crashed", OF_TASK, f"{TASK}.crashed"),
         ("CANCELLED", "Cancelled", OF_TASK, "the state"),
-        ("CANCELLING", "Cancelling", {}, f"{RUN}.cancelled"),
-        ("CANCELLED", "Cancelled", {}, f"{RUN}.cancelled"),
+        ("CANCELLING", "Cancelling", {}, f"{RUN}.1.cancelled"),
+        ("CANCELLED", "Cancelled", {}, f"{RUN}.1.cancelled"),
+        ("CANCELLED", "Cancelled", {"attempt": 0}, f"{RUN}.0.cancelled"),
+        ("CANCELLED", "Cancelled", {"attempt": 2}, f"{RUN}.2.cancelled"),
         ("CRASHED", "Crashed", {}, "the state"),
     ],
 )
@@ -104,6 +106,20 @@ def test_attempts_are_counted_from_the_order_of_a_tasks_states():
         f"{TASK}.2",
         f"{TASK}.2",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "counts"),
+    [
+        ("SCHEDULED CANCELLED", [0, 0]),
+        ("PENDING RUNNING CANCELLING CANCELLED", [0, 1, 1, 1]),
+        ("RUNNING CANCELLED SCHEDULED PENDING RUNNING CANCELLED", [1, 1, 1, 1, 2, 2]),
+        ("RUNNING PAUSED SCHEDULED PENDING RUNNING COMPLETED", [1, 1, 1, 1, 1, 1]),
+        ("RUNNING PAUSED SCHEDULED CANCELLED SCHEDULED RUNNING", [1, 1, 1, 1, 1, 2]),
+    ],
+)
+def test_a_run_count_is_how_often_a_run_began_and_no_pause_counts(kinds, counts):
+    assert run_counts([state(kind) for kind in kinds.split()]) == counts
 
 
 @pytest.mark.parametrize(

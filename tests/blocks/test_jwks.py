@@ -94,6 +94,18 @@ def test_a_key_without_an_id_is_named_by_its_thumbprint():
     assert entry["kid"] == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 
 
+def test_a_key_that_the_document_calls_otherwise_is_found_by_its_thumbprint(tmp_path):
+    one, other = signing("EdDSA"), signing("EdDSA")
+    document = jwks([one, other])
+    for entry, name in zip(document["keys"], ("2026-11", "2026-12"), strict=True):
+        entry["kid"] = name
+    (tmp_path / "keys.json").write_text(json.dumps(document))
+    verifying = VerifyKey(jwks=str(tmp_path / "keys.json"))
+    assert verifying.verify(one.sign(CLAIMS)) == CLAIMS
+    with pytest.raises(NotVerified):
+        verifying.verify(signing("EdDSA").sign(CLAIMS))
+
+
 def test_a_shared_secret_is_never_published():
     with pytest.raises(ConfigError, match="never published"):
         jwks([SigningKey(algorithm="HS256", pem="x" * 32)])

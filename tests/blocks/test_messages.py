@@ -104,7 +104,7 @@ def test_a_run_that_has_not_started_in_time_is_late():
 def test_a_cancelled_run_tells_the_same_before_and_after_prefect_makes_it_so():
     [before], [after] = of_run("CANCELLING", progress=40), of_run("CANCELLED", progress=40)
     assert before == after
-    assert before.id == "7f.cancelled/progress"
+    assert before.id == "7f.1.cancelled/progress"
     assert before.payload == {"state": "failed", **IDS, "progress": 40, "error": "no fuel"}
 
 

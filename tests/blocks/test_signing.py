@@ -296,8 +296,23 @@ def test_a_key_id_is_told_in_the_header_and_other_headers_join_it(keys):
     named = SigningKey(algorithm="ES256", pem=private, key_id="2026-11")
     header = jwt.get_unverified_header(named.sign(CLAIMS, {"typ": "report+jwt"}))
     assert header == {"alg": "ES256", "kid": "2026-11", "typ": "report+jwt"}
-    plain = SigningKey(algorithm="ES256", pem=private).sign(CLAIMS)
-    assert jwt.get_unverified_header(plain) == {"alg": "ES256", "typ": "JWT"}
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
+def test_a_key_without_an_id_is_told_by_the_name_that_its_jwks_gives_it(keys, algorithm):
+    key = SigningKey(algorithm=algorithm, pem=keys[algorithm][0])
+    token = key.sign(CLAIMS)
+    (published,) = jwks([key])["keys"]
+    named = {"alg": algorithm, "kid": published["kid"], "typ": "JWT"}
+    assert jwt.get_unverified_header(token) == named
+    public = jwt.PyJWKSet.from_dict({"keys": [published]})[published["kid"]]
+    assert jwt.decode(token, public, algorithms=[algorithm]) == CLAIMS
+    assert jwt.decode(token, public.key, algorithms=[algorithm]) == CLAIMS  # as old listeners do
+
+
+def test_nothing_in_a_token_is_made_of_a_shared_secret():
+    plain = SigningKey(algorithm="HS256", pem=SECRET).sign(CLAIMS)
+    assert jwt.get_unverified_header(plain) == {"alg": "HS256", "typ": "JWT"}
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["one file", "two files"])

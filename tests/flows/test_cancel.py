@@ -7,7 +7,9 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from prefect.states import Cancelling
+from prefect.states import AwaitingRetry, Cancelling
+
+from tests.conftest import LISTENER
 
 PROGRAMS = Path(__file__).parent.parent / "programs"
 
@@ -98,6 +100,23 @@ def test_a_run_cancelled_in_the_ui_leaves_nothing(installation, api, eventually,
     assert end["progress"] < 100
     said = [h.payload["state"] for h in installation.heard(str(run.id)) if h.route == "status"]
     assert said == ["running", "failed"]
+
+
+def test_a_run_that_is_cancelled_retried_and_cancelled_again_tells_both_ends(
+    installation, api, eventually, working
+):
+    run, programs = working(cwl)
+    for times in (1, 2):
+        api.set_flow_run_state(run.id, Cancelling())
+        eventually(lambda: api.read_flow_run(run.id).state.is_cancelled(), seconds=30)  # noqa: PLW0108 - read anew
+        eventually(lambda before=programs: not alive(before), seconds=10)
+        if times == 1:
+            api.set_flow_run_state(run.id, AwaitingRetry())  # as Retry in the UI does
+            programs = eventually(lambda: family(str(run.id)), seconds=90)
+    ends = eventually(lambda: (e := installation.told(run.id, "progress")) and len(e) == 2 and e)
+    assert [end["state"] for end in ends] == ["failed", "failed"]
+    told = f"told {run.id}.2.cancelled/progress"
+    eventually(lambda: api.read_flow_run(run.id).labels.get(f"penstock.told.{LISTENER}") == told)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])

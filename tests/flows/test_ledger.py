@@ -164,6 +164,27 @@ def test_who_hears_a_run_is_fixed_when_it_is_first_known(ledger):
     assert ledger.run("b") == (names("b"), None)
 
 
+def test_who_is_in_doubt_may_hear_a_run_until_that_is_decided(ledger):
+    ledger.know(names("a"), ["here"], ["there", "elsewhere"])
+    ledger.know(names("a"), [], ["late"])
+    assert sorted(ledger.doubtful("a")) == ["elsewhere", "there"]
+    assert [ledger.may_hear("a", one) for one in ("here", "there", "late")] == [True, True, False]
+    ledger.decide("a", "there", hears=True)
+    ledger.decide("a", "elsewhere", hears=False)
+    assert ledger.run("a") == (names("a"), ["here", "there"])
+    assert ledger.doubtful("a") == []
+    assert not ledger.may_hear("a", "elsewhere")
+    assert ledger.may_hear("never came here", "elsewhere")
+
+
+def test_a_message_that_one_endpoint_has_may_be_missing_at_another(ledger):
+    tell(ledger, end("a"))
+    assert ledger.has("a-end")
+    assert ledger.has("a-end", "here")
+    assert not ledger.has("a-end", "there")
+    assert not ledger.has("a-en", "here")
+
+
 def test_a_replay_sends_once_more_from_the_beginning_of_its_patience(ledger, tmp_path):
     tell(ledger, task("a", 1), task("a", 2))
     first, _ = ledger.waiting("here", "a")

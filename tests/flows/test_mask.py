@@ -1,8 +1,12 @@
 """Known secrets are out of a text before anyone reads it."""
 
-import pytest
+import logging
+from typing import Any
 
-from flows._run.mask import masker
+import pytest
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+
+from flows._run.mask import learn, masked, masker, secrets_in
 
 STARS = "********"
 
@@ -32,6 +36,36 @@ def test_each_secret_of_four_letters_or_more_becomes_stars(secrets, text, seen):
 def test_secrets_may_come_as_any_iterable_and_are_read_once():
     mask = masker(secret for secret in ["hunter2", "pa55word"])
     assert [mask("hunter2"), mask("pa55word")] == [STARS, STARS]
+
+
+class Inner(BaseModel):
+    token: SecretStr
+
+
+class Outer(BaseModel):
+    name: str = "in the clear"
+    inner: Inner = Inner(token="deep-down")
+    more: Secret[dict[str, Any]] = Secret[dict[str, Any]]({"a": "one-more", "b": 123456, "c": True})
+    raw: SecretBytes = SecretBytes(b"in-bytes")
+    none: SecretStr | None = None
+
+
+def test_the_secrets_of_a_block_are_found_however_deep():
+    assert [*secrets_in(Outer())] == ["deep-down", "one-more", "123456", "in-bytes"]
+
+
+def test_what_was_learnt_is_masked_in_lines_and_tracebacks_of_the_log(caplog):
+    secret = "back\\slash 'quoted'"
+    assert masked(secret) == secret
+    learn([secret])
+    try:
+        raise KeyError(secret)
+    except KeyError:
+        logging.getLogger("anybody").exception("it was %s", secret)
+    assert f"it was {STARS}" in caplog.text
+    assert "KeyError" in caplog.text
+    assert "slash" not in caplog.text.replace("secret", "")
+    assert masked(f"<{secret}>") == f"<{STARS}>"
 
 
 def test_stars_say_nothing_about_the_length_of_a_secret():

@@ -372,3 +372,39 @@ def test_a_courier_told_to_end_ends_and_what_it_had_is_kept_for_the_next(house):
     gone(ended)
     [(_, change)] = Ledger(house.place).changes()
     assert change.run == run
+
+
+def test_a_server_that_is_away_is_asked_less_and_less_often(house):
+    code = """
+from flows._reports.courier import Courier
+courier = Courier(outbox.folder())
+courier._take_in()
+for seconds in (0, 40, 1000):
+    courier._waits_since = time.monotonic() - seconds
+    courier._ask()
+    print(round(courier._ask_again - time.monotonic()))
+"""
+    with house.without_courier():
+        house.run(f'put(1, "{uuid4()}")')
+        house.api.down()
+        first, then, last = map(int, house.run(code).split())
+    assert (first, last) == (5, 60)
+    assert 20 <= then <= 40  # half of the time it was away, which the asking itself adds to
+
+
+def test_a_courier_whose_server_is_gone_for_good_ends_and_keeps_what_it_has(house):
+    runs = [str(uuid4()) for _ in range(3)]
+    house.api.down()
+    code = f"""
+for run in {runs}:
+    put(1, run)
+print(outbox._started[0].wait(60))
+"""
+    assert house.run(code, PENSTOCK_COURIER_PATIENCE="0.0005") == "0\n"  # hours
+    assert [change.run for _, change in Ledger(house.place).changes()] == runs
+    log = (house.place / "courier.log").read_text()
+    assert log.count(" waits: ") == 1
+    assert log.count("kept for the next courier") == 1
+    house.api.up()
+    house.run(f'put(2, "{runs[0]}")')
+    house.api.wait(lambda: house.asked_for() == set(runs), seconds=60)

@@ -13,17 +13,25 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from prefect import flow
+from prefect import flow, tags
+from prefect.client.schemas.actions import BlockDocumentUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
-from prefect.states import Completed, Crashed, Running
+from prefect.events.schemas.events import ReceivedEvent
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Running, Scheduled
 
 from blocks import ReportEndpoint
+from blocks._changes import Change
 from blocks._messages import Names
 from blocks.errors import ConfigError
-from flows._reports import again
+from flows import flow_hooks, guard
+from flows._reports import again, events, hooks
 from flows._reports.audience import QUIET
 from flows._reports.history import LABEL, end_of, history, unheard
+from flows._reports.relay import Relay
 from flows.redeliver import redeliver
+from tests.flows.test_reports import ear, works
+
+__all__ = ["ear"]  # a fixture: pytest finds it here
 
 ENDPOINT = "report-endpoint/listener"
 PROGRAM = Path(__file__).parent.parent / "programs" / "lonely.py"
@@ -118,6 +126,33 @@ def test_the_history_of_a_run_has_the_ids_of_its_hooks(installation, api, eventu
     ]
 
 
+def test_each_cancellation_of_a_retried_run_has_one_id_whoever_tells_of_it(
+    api, eventually, monkeypatch
+):
+    @flow(**flow_hooks())
+    def cancelled(): ...
+
+    put: list[Change] = []
+    monkeypatch.setattr(hooks, "put", lambda *made: put.extend(made))
+    began = datetime.now(UTC) - timedelta(minutes=1)
+    run = api.create_flow_run(cancelled)
+    for states in ([Cancelled], [Running, Cancelled], [Running, Cancelling, Cancelled]):
+        for state in states:
+            api.set_flow_run_state(run.id, state(), force=True)
+            if state is not Running:
+                hooks.report_run(cancelled, (run := api.read_flow_run(run.id)), run.state)
+        api.set_flow_run_state(run.id, Scheduled(), force=True)
+    three = [f"{run.id}.{count}.cancelled" for count in range(3)]
+    assert [change.base for change in put] == [*three, three[-1]]
+    assert [change.base for change in history(api.read_flow_run(run.id))] == three
+
+    def seen() -> list[str]:
+        found = [events.change_of(one) for one in events.since(began, events.STATES)]
+        return [change.base for change in found if change and change.run == str(run.id)]
+
+    assert eventually(lambda: seen() if len(seen()) == 3 else []) == three
+
+
 def test_who_has_answered_the_very_end_is_not_told_again(installation, api):
     run = api.create_flow_run(nothing, state=Running())
     api.set_flow_run_state(run.id, Completed(), force=True)
@@ -160,8 +195,70 @@ def test_what_waits_in_the_ledger_here_is_left_to_the_courier(installation, api,
     run = api.create_flow_run(nothing, state=Running())
     api.set_flow_run_state(run.id, Completed(), force=True)
     sweep = again.Sweep()
-    sweep._ledger.has = lambda base: True
+    sweep._ledger.has = lambda base, endpoint: True
     assert run.id not in {found.id for found, _ in sweep.missed(1)}
+
+
+def test_an_endpoint_that_could_not_be_loaded_is_told_all_once_it_is_mended(
+    ear, installation, api, eventually, at_once
+):
+    @flow(**flow_hooks())
+    @guard
+    def early():
+        return works()
+
+    ear.save()
+    (document,) = [one for one in api.read_block_documents() if one.name == ear.name]
+    broken = BlockDocumentUpdate(data={"url": "no address"}, merge_existing_data=True)
+    api.update_block_document(document.id, broken)
+    with tags(ear.name):
+        run_id = early(return_state=True).state_details.flow_run_id
+    eventually(lambda: LABEL + ENDPOINT in api.read_flow_run(run_id).labels)
+    assert told_again(run_id) == []  # nobody can say whether it would hear the run
+    ear.save()
+    mine = f"report-endpoint/{ear.name}"
+    (told,) = told_again(run_id)
+    assert told["not_answered_by"] == [mine]
+    eventually(lambda: told_again(run_id) == [] and ear.told("results"), seconds=60)
+    assert ear.words() == [("works", "running"), ("works", "success")]
+    assert len(installation.told(run_id, "results")) == 1
+    ended = f"told {api.read_flow_run(run_id).state.id}/results"
+    eventually(lambda: api.read_flow_run(run_id).labels.get(LABEL + mine) == ended)
+
+
+def test_an_endpoint_that_is_newer_than_a_run_hears_nothing_of_it(ear, api, at_once):
+    run = api.create_flow_run(nothing, state=Running(), tags=[ear.name])
+    api.set_flow_run_state(run.id, Completed(), force=True)
+    ear.save()
+    mine = f"report-endpoint/{ear.name}"
+    found = {one.id: keys for one, keys in again.Sweep().missed(1)}
+    assert mine not in found.get(run.id, [])
+
+
+def test_the_relay_leaves_to_the_hook_what_the_hook_has_written_down(api, monkeypatch, tmp_path):
+    asked: list[Change] = []
+    monkeypatch.setattr(Relay, "_may_be_heard", lambda *_: True)
+    monkeypatch.setattr(Relay, "_called_for", lambda _, change: asked.append(change) or [])
+    run = api.create_flow_run(nothing, state=Running())
+    state = api.set_flow_run_state(run.id, Failed(message="with a secret"), force=True).state
+    told = Change(str(run.id), str(state.id), "FAILED", "Failed", state.timestamp.isoformat())
+    about = {
+        "prefect.resource.id": f"prefect.flow-run.{run.id}",
+        "prefect.state-type": "FAILED",
+        "prefect.state-name": "Failed",
+        "prefect.state-timestamp": told.at,
+    }
+    event = ReceivedEvent(id=state.id, occurred=state.timestamp, event="failed", resource=about)
+    relay, outbox = Relay(tmp_path), tmp_path / "outbox"
+    relay._tell(event)
+    assert [change.state for change in asked] == [told.state]
+    outbox.mkdir()
+    (outbox / "1-x.jsonl").write_bytes(told.as_line())
+    relay._tell(event)
+    (outbox / "1-x.jsonl").unlink()
+    relay._ledger.take_in([told], {})
+    relay._tell(event)
+    assert len(asked) == 1
 
 
 def test_days_that_are_none_are_refused(api):

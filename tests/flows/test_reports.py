@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from prefect import flow, tags
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.logging import get_run_logger
 
-from blocks import ReportEndpoint, SigningKey
+from blocks import NotebookConfig, ReportEndpoint, SigningKey
 from flows import flow_hooks, guard, job_task
 from flows._run.guard import current
 from tests.receiver import Answer, Post, Receiver
@@ -254,6 +255,47 @@ def test_a_courier_killed_while_it_posts_loses_nothing(ear, installation):
         interrupted()
     ear.wait_for_results()
     assert ear.words() == THREE
+
+
+@pytest.mark.parametrize("format_", ["seed", "v1"])
+def test_no_secret_of_a_run_is_told_though_its_errors_and_log_quote_it(ear, api, format_):
+    secret, name = f"hunter2-{uuid4().hex}", f"secretive-{uuid4().hex[:8]}"
+    NotebookConfig(secret_environment={"TOKEN": secret}).save(name)
+
+    @job_task
+    def leaks():
+        held = current().settings.get(NotebookConfig, name)
+        get_run_logger().warning("the token is %s", held.environment_secrets()["TOKEN"])
+        raise ValueError(f"refused: {held.environment_secrets()}")
+
+    @flow(**flow_hooks())
+    @guard
+    def leaky():
+        leaks()
+
+    ear.save(format=format_)
+    with tags(ear.name):
+        state = leaky(return_state=True)
+    assert secret in state.message
+    ended = b'"type": "progress"' if format_ == "v1" else b"payload"
+    path = "/events" if format_ == "v1" else "/progress"
+    ear.receiver.wait(
+        lambda: [p for p in ear.receiver.posts if p.path == path and ended in p.body], seconds=90
+    )
+    if format_ == "v1":
+        told = [json.loads(post.body) for post in ear.receiver.posts]
+        ends = [one for one in told if one["type"] == "progress"]
+        assert "refused" in ends[-1]["error"]["message"]
+        lines = "\n".join(ends[-1]["error"]["log"])
+        assert "the token is ***" in lines
+        assert "refused: {'TOKEN': '***" in lines
+    else:
+        assert "refused: {'TOKEN': '***" in ear.told("progress")[-1]["error"]
+        told = [ear.claims(post) for post in ear.receiver.posts]
+    assert len(told) > 2
+    assert secret not in json.dumps(told)
+    of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+    assert not [log for log in api.read_logs(of_run) if secret in log.message]
 
 
 class Unusual:
