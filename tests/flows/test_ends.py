@@ -80,6 +80,7 @@ def test_a_run_that_takes_longer_than_its_flow_allows_is_told_as_failed(ear, whe
     assert ear.told("results") == []
 
 
+@pytest.mark.full
 def test_a_run_of_the_worker_that_is_cancelled_by_prefects_command_is_told(
     installation, api, eventually, tmp_path
 ):
