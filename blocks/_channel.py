@@ -31,6 +31,9 @@ class Channel(Form, Match):
         default=["success", "failure", "retry", "late"],
         description="What it tells: that a run succeeded, failed, tries a task again, or is late.",
     )
+    give_up_after: float = Field(
+        default=72.0, gt=0, description="Hours for which a note is tried again and again."
+    )
 
     @property
     def explains(self) -> bool:

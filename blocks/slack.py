@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import Field, HttpUrl, SecretStr, model_validator
 
 from blocks._channel import Channel, Kind, Note, kind, lasting_id, link, note
 from blocks._messages import Message
+from blocks._post import MAX_ANSWER
 from blocks._slack import judge, said_by_api, said_by_webhook
 from blocks.errors import ConfigError, KeyUnusable, NotDelivered
 
@@ -115,13 +117,28 @@ class SlackChannel(Channel, Block):
         self, message: Message, url: httpx.URL, document: dict[str, Any], **more: Any
     ) -> httpx.Response:
         client = _client(os.getpid())
+        due = time.monotonic() + self.timeout
         try:
-            return client.post(url, json=document, timeout=self.timeout, **more)
+            with client.stream("POST", url, json=document, timeout=self.timeout, **more) as answer:
+                return _bounded(answer, due)
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             # Only the kind of the error: its text may hold the address.
             raise NotDelivered(
                 f"no answer from Slack to {message.id}: {type(error).__name__}"
             ) from None
+
+
+def _bounded(answer: httpx.Response, due: float) -> httpx.Response:
+    """The answer with the beginning of its body: Slack's are short, another's may have no end."""
+    body = b""
+    for chunk in answer.iter_bytes():
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            break
+        if time.monotonic() > due:
+            raise httpx.ReadTimeout("the time for the whole answer is over")
+    headers = {"retry-after": answer.headers.get("retry-after", "")}
+    return httpx.Response(answer.status_code, headers=headers, content=body)
 
 
 @cache

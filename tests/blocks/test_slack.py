@@ -5,9 +5,11 @@ import os
 import re
 import socket
 import threading
+import time
 import tomllib
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -69,6 +71,7 @@ class Odd:
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
     paths: tuple[str, ...] = ()
+    pause: float | None = None  # between two bodies, without end
 
 
 @pytest.fixture
@@ -86,6 +89,10 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(mine.body)
+                with suppress(ConnectionError):  # nobody reads it any more
+                    while mine.pause is not None:
+                        time.sleep(mine.pause)
+                        self.wfile.write(mine.body)
 
         do_GET = do_POST
 
@@ -264,6 +271,18 @@ def test_a_server_that_hangs_up_has_not_taken_the_note(odd):
     odd.status = None
     for slack in channels(odd):
         assert "no answer from Slack" in str(not_delivered(slack))
+
+
+@pytest.mark.parametrize(
+    ("body", "pause", "said"), [(b"x" * 9999, 0.0, "not Slack's"), (b"x", 0.1, "ReadTimeout")]
+)
+def test_of_an_answer_without_end_a_beginning_is_read(odd, body, pause, said):
+    odd.body, odd.pause = body, pause
+    began = time.monotonic()
+    refused = not_delivered(SlackChannel(webhook=f"{odd.url}/services/T0/B0/x", timeout=1))
+    assert said in str(refused)
+    assert not refused.final
+    assert time.monotonic() - began < 10
 
 
 def test_a_server_that_is_down_has_not_taken_the_note():

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from blocks import ReportEndpoint, SigningKey
+from blocks import ReportEndpoint, SigningKey, SlackChannel
 from blocks._changes import Change
 from blocks._messages import Names, messages
 from blocks.errors import BlockMissing, ConfigError
@@ -290,6 +290,15 @@ def test_a_message_is_given_up_after_its_time_and_sent_when_it_is_replayed(desk)
     sender.wake()
     desk.done()
     assert receiver.ids == lane("a", each=1)
+
+
+def test_a_channel_gives_up_after_its_own_time(desk):
+    address = desk.receiver(lambda _: 503).url
+    desk.add("a", each=1)
+    desk.send(lambda _: SlackChannel(webhook=f"{address}/services/x", give_up_after=0.2 / 3600))
+    desk.done()
+    assert desk.status("dead") == lane("a", each=1)
+    assert "hours)" in desk.ledger.find()[0].why
 
 
 # Keys and blocks ------------------------------------------------------------------------------
