@@ -16,8 +16,11 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments.runner import RunnerDeployment
 from prefect.states import Completed, Pending, Running, Scheduled
 
+from blocks._changes import Change
+from blocks._messages import Message, Names, messages
 from blocks.errors import ConfigError
-from deployments.local.judge import Verdict
+from deployments.listener.store import Heard
+from deployments.local.judge import Verdict, judge
 from deployments.local.run import _Run
 from deployments.local.runs import Tree, cancel_open_runs, left_alive, trigger
 from deployments.local.server import POOL
@@ -58,6 +61,23 @@ def test_a_run_of_a_flow_with_plain_tasks_is_judged_complete(installation, api, 
     assert done.code == 0, f"{reports} {done.out} {done.err}"
     assert reports["verified"] == reports["expected"]
     assert len(installation.words(installation.last["flow_run_id"])) == states
+
+
+def test_progress_is_not_missed_of_a_task_that_is_told_after_the_end_and_only_then():
+    at, names = "2026-11-21T09:30:00+00:00", Names("d", "r", "r")
+    of_task = Change("r", "s", "COMPLETED", "Completed", at, task="t", task_run="x", progress=0)
+    status, progress = messages(of_task, names)
+    end, results = messages(Change("r", "e", "COMPLETED", "Completed", at), names, results=1)
+
+    def missing(*came: Message) -> list[str]:
+        heard = [Heard(at, one.id, one.route, True, one.payload) for one in came]
+        return [one.id for one in judge([status, progress, end, results], heard).missing]
+
+    assert missing(status, progress, end, results) == []
+    assert missing(end, results, status) == []
+    assert missing(status, end, results) == ["s/progress"]
+    assert missing(end, results) == ["s/status", "s/progress"]
+    assert missing(status) == ["s/progress", "e/progress", "e/results"]
 
 
 def test_ctrl_c_cancels_the_run_and_leaves_what_was_up(installation, api, tmp_path, eventually):
