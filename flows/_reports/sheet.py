@@ -3,6 +3,7 @@
 tasks (API) ──► Gantt ──────────┐
 states (API) ──► times ─────────┤
 records (this machine) ─────────┼──► artifact "run sheet"
+notes (API): started elsewhere ─┤
 ledger ──► told, when ──────────┘
 """
 
@@ -18,7 +19,9 @@ from flows._reports.history import below, tasks_of
 from flows._reports.ledger import Ledger
 from flows._run.api import api
 from flows._run.job import Outcome
+from flows._run.noted import Remote, artifact_of, rows_of
 from flows._run.record import of_run
+from flows._run.remote import Look
 
 ABOUT = "run sheet"  # the artifact's description; a second writing replaces the first
 WIDTH = 48  # characters of the Gantt's time axis
@@ -115,7 +118,29 @@ def _started(root: str) -> list[str]:
             f"| `{record.program}` | {record.place} on {record.host} | {how} |"
             f" {outcome.seconds:.1f} | {outcome.max_rss / 1e6:.0f} MB |"
         )
-    return lines if len(lines) > 2 else ["Nothing on this machine."]
+    for row in sorted(_elsewhere(root), key=lambda row: row.began):
+        lines.append(_elsewhere_line(row))
+    return lines if len(lines) > 2 else ["Nothing."]
+
+
+def _elsewhere(root: str) -> list[Remote]:
+    """What this run and those below it noted on the server."""
+    runs = [UUID(root), *(run.id for run in below(UUID(root)))]
+    return [row for run in runs for row in rows_of(artifact_of(str(run)))]
+
+
+def _elsewhere_line(row: Remote) -> str:
+    look = Look(**row.outcome) if row.outcome else None
+    how = "not known yet" if look is None else "well" if look.state == "succeeded" else look.state
+    name = row.id or row.tag
+    there = f"[{name}](<{row.link}>)" if row.link else f"`{name}`"
+    seconds = _seconds(row.began, row.gone_at) if row.began and row.gone_at else ""
+    return f"| `{row.program}` | {row.place}: {there} | {how} | {seconds} | |"
+
+
+def _seconds(began: str, gone: str) -> str:
+    took = datetime.fromisoformat(gone) - datetime.fromisoformat(began)
+    return f"{took.total_seconds():.1f}"
 
 
 def _told(ledger: Ledger, root: str) -> list[str]:

@@ -158,7 +158,7 @@ def notes_of(root: str) -> Notes:
     """The rows of a run, read from the server the first time this process asks."""
     with _lock:
         if root not in _notes:
-            _notes[root] = Notes(root, _artifact_of(root))
+            _notes[root] = Notes(root, artifact_of(root))
         return _notes[root]
 
 
@@ -178,7 +178,8 @@ def noted(page: int = PAGE) -> Iterator[Artifact]:
         seen += len(found)
 
 
-def _artifact_of(root: str) -> Artifact | None:
+def artifact_of(root: str) -> Artifact | None:
+    """Where the rows of a run are; None when it started nothing elsewhere."""
     try:
         run = UUID(root)
     except ValueError:

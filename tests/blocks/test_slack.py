@@ -91,7 +91,7 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Odd]:
                 self.wfile.write(mine.body)
                 with suppress(ConnectionError):  # nobody reads it any more
                     while mine.pause is not None:
-                        time.sleep(mine.pause)
+                        time.sleep(mine.pause)  # it is the server that is slow
                         self.wfile.write(mine.body)
 
         do_GET = do_POST

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from prefect import flow
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Running
 
 from blocks.errors import JobFailed, JobTimedOut, JobVanished
 from flows import flow_hooks, guard, job_task
 from flows._reports.hooks import stop_run
+from flows._reports.sheet import ABOUT
 from flows._run.noted import Remote, notes_of
 from flows._run.remote import PLACES, stop_left
 from flows._run.run_remote import run_remote
@@ -41,9 +43,9 @@ def elsewhere(url, seconds, code=0):
 
 def rows(api, run_id):
     """What the server has noted about a run, as another process reads it."""
-    from flows._run.noted import _artifact_of, rows_of
+    from flows._run.noted import artifact_of, rows_of
 
-    return rows_of(_artifact_of(str(run_id)))
+    return rows_of(artifact_of(str(run_id)))
 
 
 @pytest.fixture
@@ -85,6 +87,21 @@ def test_work_is_noted_before_it_is_submitted_and_with_its_end(api, system):
     assert row.gone_at
     assert row.judged == "done"
     assert row.link == f"{system.url}/{row.id}"
+
+
+def test_the_run_sheet_links_to_what_was_started_elsewhere(api, system, eventually):
+    state = elsewhere(system.url, 0.5, return_state=True)
+    run_id = state.state_details.flow_run_id
+    (row,) = rows(api, run_id)
+    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
+
+    def sheets():
+        found = api.read_artifacts(artifact_filter=mine)
+        return [one.data for one in found if one.description == ABOUT]
+
+    (sheet,) = eventually(sheets, seconds=60)
+    link = f"| `{row.program}` | {PLACE}: [{row.id}](<{row.link}>) | well | "
+    assert link in sheet
 
 
 def test_nothing_is_submitted_that_could_not_be_noted(system):
