@@ -263,7 +263,13 @@ def test_the_relay_leaves_to_the_hook_what_the_hook_has_written_down(api, monkey
         "prefect.state-name": "Failed",
         "prefect.state-timestamp": told.at,
     }
-    event = ReceivedEvent(id=state.id, occurred=state.timestamp, event="failed", resource=about)
+    event = ReceivedEvent(
+        id=state.id,
+        occurred=state.timestamp,
+        received=state.timestamp,
+        event="failed",
+        resource=about,
+    )
     relay, outbox = Relay(tmp_path), tmp_path / "outbox"
     relay._tell(event)
     assert [change.state for change in asked] == [told.state]

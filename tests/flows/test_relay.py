@@ -262,8 +262,9 @@ def test_an_end_that_we_set_ourselves_is_told_at_once(api, monkeypatch, state):
     monkeypatch.setattr("flows._reports.outbox.put", put.append)
     run = api.create_flow_run(plain, state=Running())
     end_run(api, run.id, state(message="its process is gone"))
-    now = api.read_flow_run(run.id).state
-    base = str(now.id) if state is Crashed else f"{run.id}.cancelled"
+    ended = api.read_flow_run(run.id)
+    now = ended.state
+    base = str(now.id) if state is Crashed else f"{run.id}.{ended.run_count}.cancelled"
     assert [(c.state, c.message, c.base) for c in put] == [(str(now.id), now.message, base)]
 
 
