@@ -39,6 +39,8 @@ from flows._run.api import api
 
 IDLE = float(os.environ.get("PENSTOCK_COURIER_IDLE") or 30)  # seconds of nothing until it ends
 AGAIN, LONGEST = 5.0, 60.0  # seconds until it asks a server again that did not answer
+SOON = 0.5  # seconds until it asks again for what the API must have soon
+PREFECT = "what Prefect is to be told"
 # Seconds for which it does; then it ends, and what it has is kept for the courier after it.
 PATIENCE = 3600 * float(os.environ.get("PENSTOCK_COURIER_PATIENCE") or DEFAULT_PATIENCE)
 
@@ -58,7 +60,8 @@ class Courier:
         self._over = False
         self._ask_again = 0.0  # when Prefect is asked again after it did not answer
         self._waits_since: float | None = None  # what it has not answered to
-        self._away = False
+        self._away = False  # whether it did not answer at the last look
+        self._later: dict[str, float] = {}  # runs, and PREFECT: when they are tried again
         self._said: set[str] = set()  # what of that stands in the log
 
     def missed(self) -> bool:
@@ -95,35 +98,46 @@ class Courier:
         A run alone may have to wait: it holds up no other. A server that does not answer is asked
         less and less often.
         """
-        if all([self._resolve(), self._tell_prefect()]):
+        now = time.monotonic()
+        still = {} if self._away else self._later
+        self._later = {about: due for about, due in still.items() if due > now}
+        self._away = False
+        self._resolve()
+        if PREFECT not in self._later and not self._away:
+            self._tell_prefect()
+        if not self._later:
             if self._said:
                 get_logger("penstock").warning("Prefect answers again")
-            self._ask_again, self._waits_since, self._away = 0.0, None, False
+            self._ask_again, self._waits_since = 0.0, None
             self._said.clear()
             return
-        self._waits_since = self._waits_since or time.monotonic()
-        delay = min(LONGEST, max(AGAIN, self._in_vain() / 2)) if self._away else AGAIN
-        self._ask_again = time.monotonic() + delay
+        self._waits_since = self._waits_since or now
+        delay = min(LONGEST, max(AGAIN, self._in_vain() / 2)) if self._away else 0.0
+        self._ask_again = now + delay
 
     def _in_vain(self) -> float:
         """Seconds since which something waits for the API."""
         return time.monotonic() - self._waits_since if self._waits_since else 0.0
 
     def _failed(self, about: str, error: Exception) -> None:
-        """Say once what has to wait: of a server that is away one line, however much that is."""
-        self._away = isinstance(error, httpx.TransportError)
+        """Try it later; say so once, and of a server that is away one line, however much waits."""
+        self._later[about] = time.monotonic() + AGAIN
+        self._away = self._away or isinstance(error, httpx.TransportError)
         key = "" if self._away else about
         if key not in self._said:
-            get_logger("penstock").warning("%s waits: %r", about, error)
+            what = about if about == PREFECT else f"run {about}"
+            get_logger("penstock").warning("%s waits: %r", what, error)
         self._said.add(key)
 
     def _patience(self) -> float:
         """Seconds until there is something to do even if nobody rings."""
-        if self._ask_again:
-            return self._ask_again - time.monotonic()
-        return min(
-            [IDLE, *self._ends.patience, *(due - time.time() for _, due in self._ledger.sheets())]
-        )
+        now = time.monotonic()
+        if self._ask_again > now:
+            return self._ask_again - now
+        due_sheets = [] if PREFECT in self._later else self._ledger.sheets()
+        sheets = (due - time.time() for _, due in due_sheets)
+        later = (due - now for due in self._later.values())
+        return max(0.0, min([IDLE, *self._ends.patience, *later, *sheets]))
 
     def _take_in(self) -> None:
         writers: list[list[Change]] = []
@@ -144,14 +158,14 @@ class Courier:
             path.unlink()
             self._ledger.forget_file(path.name)
 
-    def _resolve(self) -> bool:
-        """Make messages of what came; False if something must wait for the API."""
-        waiting: set[str] = set()  # runs whose order would suffer if a later change went first
+    def _resolve(self) -> None:
+        """Make messages of what came, but of runs for which something must wait for the API."""
         early: set[str] = set()  # runs whose end waits for its reason
-        while batch := self._ledger.changes(but_of=waiting | early):
+        while not self._away and (batch := self._ledger.changes(but_of={*self._later, *early})):
             made: list[Made] = []
             for n, change in batch:
-                if change.run in waiting:
+                # The order of a run would suffer if a later change went first.
+                if change.run in self._later or self._away:
                     continue
                 try:
                     if self._too_early(n, change):
@@ -159,15 +173,13 @@ class Courier:
                     else:
                         made.append(self._made(n, change))
                 except _TooSoon:
-                    waiting.add(change.run)
+                    self._later[change.run] = time.monotonic() + SOON
                 except ObjectNotFound:
                     get_logger("penstock").warning("run %s was deleted: nobody told", change.run)
                     made.append(Made(n, change.run, [], [], ends=False))
                 except Exception as error:
-                    self._failed(f"run {change.run}", error)
-                    waiting.add(change.run)
+                    self._failed(change.run, error)
             self._ledger.resolve(made)
-        return not waiting
 
     def _too_early(self, n: int, change: Change) -> bool:
         about = self._circle.of(change.run)
@@ -202,8 +214,8 @@ class Courier:
             self._warnings.append((delivery, why))
             self._bell.ring()
 
-    def _tell_prefect(self) -> bool:
-        """Warnings, labels and run sheets; False if the API did not take them yet."""
+    def _tell_prefect(self) -> None:
+        """Warnings, labels and run sheets."""
         try:
             while self._warnings:
                 delivery, why = self._warnings[0]
@@ -219,9 +231,7 @@ class Courier:
                 if due <= time.time():
                     self._write_sheet(root)
         except Exception as error:
-            self._failed("what Prefect is to be told", error)
-            return False
-        return True
+            self._failed(PREFECT, error)
 
     def _write_sheet(self, root: str) -> None:
         try:

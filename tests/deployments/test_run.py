@@ -48,6 +48,7 @@ def test_a_run_whose_reports_all_came_exits_with_0(installation, echo):
     assert last["flow_run_id"] in done.out
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("name", "states"), [("hooked", 7), ("unhooked", 5)])
 def test_a_run_of_a_flow_with_plain_tasks_is_judged_complete(installation, api, name, states):
     mine = RunnerDeployment.from_entrypoint(

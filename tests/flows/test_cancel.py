@@ -102,6 +102,7 @@ def test_a_run_cancelled_in_the_ui_leaves_nothing(installation, api, eventually,
     assert said == ["running", "failed"]
 
 
+@pytest.mark.full
 def test_a_run_that_is_cancelled_retried_and_cancelled_again_tells_both_ends(
     installation, api, eventually, working
 ):

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("room", "tasks"), [("again", 21), ("too-late", 20)])
 def test_what_could_not_be_written_is_told_at_the_end_of_the_run(
     installation, api, eventually, tmp_path, room, tasks

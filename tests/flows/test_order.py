@@ -176,6 +176,7 @@ def test_the_next_courier_knows_what_was_told(tmp_path: Path):
     assert tell(task(99, "2026-11-21T09:32:30+00:00")) == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mistake", [Crashed, Failed], ids=["Crashed", "Failed"])
 def test_a_run_that_was_called_ended_by_mistake_may_complete_and_that_end_has_the_higher_seq(
     ear, api, mistake

@@ -392,6 +392,7 @@ for seconds in (0, 40, 1000):
     assert 20 <= then <= 40  # half of the time it was away, which the asking itself adds to
 
 
+@pytest.mark.full
 def test_a_courier_whose_server_is_gone_for_good_ends_and_keeps_what_it_has(house):
     runs = [str(uuid4()) for _ in range(3)]
     house.api.down()

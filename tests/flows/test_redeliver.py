@@ -214,6 +214,7 @@ def test_what_waits_in_the_ledger_here_is_left_to_the_courier(installation, api,
     assert run.id not in {found.id for found, _ in sweep.missed(1)}
 
 
+@pytest.mark.full
 def test_an_endpoint_that_could_not_be_loaded_is_told_all_once_it_is_mended(
     ear, installation, api, eventually, at_once
 ):

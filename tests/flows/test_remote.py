@@ -224,6 +224,7 @@ def test_a_signal_stops_work_only_if_the_run_was_cancelled(api, system, eventual
     assert bool(system.alive) is not cancelled
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("when", [[], ["die"]], ids=["while it ran", "before its id was noted"])
 def test_after_a_kill_the_next_try_adopts_what_runs(api, system, begun, eventually, when):
     process, run_id = begun(*when, seconds=8)
