@@ -113,7 +113,7 @@ class Courier:
             return
         self._waits_since = self._waits_since or now
         delay = min(LONGEST, max(AGAIN, self._in_vain() / 2)) if self._away else 0.0
-        self._ask_again = now + delay
+        self._ask_again = time.monotonic() + delay
 
     def _in_vain(self) -> float:
         """Seconds since which something waits for the API."""
