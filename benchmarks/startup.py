@@ -2,6 +2,7 @@
 
 `scheduled_to_pending`: milliseconds from the trigger of a run until the worker has taken it.
 `pending_to_running`: from there until its flow runs: a new process, imports, the flow's loading.
+`help`: milliseconds of `penstock --help`, start of Python and all, held against an empty Python.
 `imports`: milliseconds of CPU for Prefect and our jobs of every kind, held against Prefect alone.
 
 Ours is a dry run of the deployment `cwl`, the peer a plain `@flow` in the same work pool. The
@@ -25,6 +26,7 @@ from benchmarks._table import options, row, show
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
+HELP = 300  # milliseconds that `penstock --help` may take
 POLL = 0.3  # seconds between two looks at a run: often enough, and no load beside it
 PLAIN = """
 from prefect import flow
@@ -113,6 +115,24 @@ def imports() -> tuple[float, float]:
     return prefects, both
 
 
+def helped() -> tuple[float, float]:
+    """Milliseconds of `penstock --help`, and of a Python that does nothing."""
+
+    def lasts(*words: str) -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+        return (time.perf_counter() - began) * 1000
+
+    return lasts("-m", "deployments", "--help"), lasts("-c", "")
+
+
+def help_row(rounds: int) -> dict[str, Any]:
+    """A goal for all of it, not for what it takes more than the peer."""
+    ours, empty = map(list, zip(*(helped() for _ in range(rounds)), strict=True))
+    made = row("help", ours, empty, peer_name="python -c ''", goal=HELP)
+    return {**made, "met": made["ours"] <= HELP}
+
+
 def measure(client: "SyncPrefectClient", rounds: int, folder: Path) -> list[dict[str, Any]]:
     hello = {"workflow": str(Path("flows/examples/hello.cwl").resolve()), "dry_run": True}
     ours = client.read_deployment_by_name("cwl-job/cwl").id
@@ -125,6 +145,7 @@ def measure(client: "SyncPrefectClient", rounds: int, folder: Path) -> list[dict
     pending, running, plain_pending, plain_running, prefects, both = columns
     name = "a plain @flow"
     return [
+        help_row(3 * rounds),
         row("scheduled_to_pending", pending, plain_pending, peer_name=name, goal=None),
         row("pending_to_running", running, plain_running, peer_name=name, goal=None),
         row("imports", both, prefects, peer_name="import prefect.flow_engine", goal=None),

@@ -62,6 +62,24 @@ def show(*plans: Plan) -> dict[str, Any]:
     return shown
 
 
+def show_rows(what: str, rows: list[dict[str, Any]]) -> None:
+    """Publish what a job that looks after runs would do, a row for each; all rows alike."""
+    lines = ["# Nothing was done: this is a dry run", "", f"{what}:", ""]
+    if rows:
+        lines += [_row([name.replace("_", " ") for name in rows[0]]), _row(["---"] * len(rows[0]))]
+    lines += [_row([_cell(value) for value in row.values()]) for row in rows] or ["nothing."]
+    create_markdown_artifact("\n".join(lines), description="what this run would have done")
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
 def _markdown(shown: dict[str, Any]) -> str:
     lines = ["# Nothing was started: this is a dry run", ""]
     for number, plan in enumerate(shown["dry_run"], 1):

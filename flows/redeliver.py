@@ -10,6 +10,7 @@ from prefect.exceptions import ObjectNotFound
 
 from blocks.errors import ConfigError
 from flows import flow_hooks, guard, job_task
+from flows._plan import show_rows
 from flows._reports.again import Sweep, tell_again
 
 
@@ -45,6 +46,8 @@ def redeliver(days: int = 3, dry_run: bool = False) -> dict[str, Any]:
         dry_run: Only show which runs would be told again, and who has not answered.
     """
     if dry_run:
-        return _swept(days, dry_run=True)
+        shown = _swept(days, dry_run=True)
+        show_rows("Would be told again", shown["told_again"])
+        return shown
     told: dict[str, Any] = tell_unheard(days)
     return told

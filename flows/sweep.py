@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow
 
 from flows import flow_hooks, guard, job_task
+from flows._plan import show_rows
 from flows._run.sweep import sweep_elsewhere
 
 
@@ -41,6 +42,8 @@ def sweep(dry_run: bool = False) -> dict[str, Any]:
         dry_run: Only show what would be stopped.
     """
     if dry_run:
-        return _swept(dry_run=True)
+        shown = _swept(dry_run=True)
+        show_rows("Would be stopped", shown["left"])
+        return shown
     stopped: dict[str, Any] = stop_left_work()
     return stopped

@@ -2,12 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Answer = int | tuple[int, dict[str, str]] | None  # a status, with headers; None: hang up
+# A status, with headers; pieces of bytes that are sent as they come; None: hang up.
+Answer = int | tuple[int, dict[str, str]] | Iterator[bytes] | None
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class Receiver:
                 with receiver._news:
                     receiver.posts.append(post)
                     receiver._news.notify_all()
+                if isinstance(answer, Iterator):
+                    with suppress(OSError):  # who posted waits no longer
+                        for piece in answer:
+                            self.wfile.write(piece)
+                    return
                 status, headers = answer if isinstance(answer, tuple) else (answer, {})
                 if status is not None:
                     self.send_response(status)

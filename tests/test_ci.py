@@ -33,6 +33,13 @@ def test_the_workflow_may_only_read_and_names_the_very_commit_of_each_action():
         assert "run" in step or re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"])
 
 
+def test_the_container_lets_tests_have_namespaces_of_their_own():
+    given = WORKFLOW["jobs"]["run"]["container"]["options"].split()
+    assert "--init" in given
+    assert given[given.index("--cap-add") + 1] == "SYS_ADMIN"
+    assert given[given.index("--security-opt") + 1] == "apparmor=unconfined"
+
+
 def test_the_script_makes_only_what_can_be_made():
     lines = re.findall(r"^make (.+)$", (ROOT / ".ci" / "run").read_text(), re.M)
     called = " ".join(lines).split()

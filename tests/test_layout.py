@@ -34,6 +34,7 @@ SHARED = {
     "deployments/blocks.example.toml": "[{kind}-config.",
     "README.md": "](docs/{kind}.md) | `flows/{kind}.py` | `{config}` | `{kind}-job/{kind}` |",
     "tests/blocks/test_schemas.py": '"{config}": "{kind}-config",',
+    "tests/flows/test_dry_run.py": '"flows.{kind}.{kind}_job": {{',
     "CHANGELOG.md": "{kind}",
 }
 
@@ -121,6 +122,16 @@ def test_every_kind_is_complete(kind):
         if wanted.lower() not in (ROOT / name).read_text().lower():
             missing.append(f"{name}: {wanted}")
     assert not missing, "\n".join(["forgotten:", *missing])
+
+
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_every_deployed_flow_can_be_run_dry(name):
+    module, _, function = DEPLOYED[name].rpartition(".")
+    tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+    (flow,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
+    taken = dict(zip([a.arg for a in flow.args.args][::-1], flow.args.defaults[::-1], strict=False))
+    assert "dry_run" in taken, f"{DEPLOYED[name]} has no parameter dry_run"
+    assert ast.unparse(taken["dry_run"]) == "False"
 
 
 def test_every_composite_has_one_deployment_of_its_name():

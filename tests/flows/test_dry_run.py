@@ -4,18 +4,28 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
+from prefect import flow
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.states import Completed, Running
 
 from blocks import SparkConfig
 from blocks.errors import ConfigError
 from flows._plan import Plan
+from flows._reports import again
+from flows._run.noted import Remote, notes_of
+from flows._run.remote import now
 from flows.cwl import cwl_job
 from flows.notebook import notebook_job
+from flows.redeliver import redeliver
 from flows.spark import spark_job
+from flows.sweep import sweep
 
 ROOT = Path(__file__).parent.parent.parent
 AUDITED = ROOT / "tests" / "programs" / "audited.py"
@@ -32,7 +42,27 @@ JOBS = {
         "inputs": {"words": ["one", "two"]},
     },
     "flows.demo.demo": {},
+    "flows.redeliver.redeliver": {"days": 1},
+    "flows.sweep.sweep": {},
 }
+OF_RUNS = {"flows.redeliver.redeliver", "flows.sweep.sweep"}  # they start nothing, and tell nobody
+
+
+@flow
+def nothing(): ...
+
+
+def markdown(api, run_id) -> str:
+    """The text of the one artifact of a run."""
+    of_run = ArtifactFilterFlowRunId(any_=[run_id])
+    found = api.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=of_run))
+    (artifact,) = [one for one in found if one.type == "markdown"]
+    return str(artifact.data)
+
+
+def test_every_kind_of_job_has_its_dry_run_tried_here():
+    configured = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert {entry["entrypoint"] for entry in configured} == JOBS.keys()
 
 
 @pytest.mark.alone(reason="the listener must hear nothing meanwhile")
@@ -57,11 +87,19 @@ def test_a_dry_run_starts_writes_and_tells_nothing(installation, api, name, tmp_
         if not (event == "socket.connect" and f", {port}" in what)
         and not what.startswith((prefects_own, "/dev/null"))
     ]
+    if name == "flows.redeliver.redeliver":  # it looks for what waits here, in an empty ledger
+        own = (str(tmp_path / "home"), *"0123456789")  # a number: a file that was opened before
+        beyond = [(event, what) for event, what in beyond if not what.startswith(own)]
+        made = {path.name for path in (tmp_path / "home").rglob("*") if path.is_file()}
+        assert {one.partition("-")[0] for one in made} <= {"api", "ledger.db"}
+    else:
+        assert not (tmp_path / "home").exists()
     assert beyond == []
-    assert not (tmp_path / "home").exists()
     assert installation.heard(noted["run"]) == []
     assert noted["result"]["dry_run"]
-    assert "report-endpoint/listener" in noted["result"]["would_be_told"]
+    if name not in OF_RUNS:
+        assert "report-endpoint/listener" in noted["result"]["would_be_told"]
+    assert "Nothing was" in markdown(api, noted["run"])
 
 
 def test_the_watch_of_a_dry_run_sees_what_a_real_run_does(installation, api, tmp_path):
@@ -130,12 +168,47 @@ def test_a_dry_run_of_a_workflow_starts_no_node_for_its_expressions(api):
 
 def test_a_dry_run_is_seen_as_an_artifact_of_its_run(api):
     state = spark_job(f"{FLIGHTS}/delays.py", ["tables"], dry_run=True, return_state=True)
-    of_run = ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
-    found = api.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=of_run))
-    (artifact,) = [one for one in found if one.type == "markdown"]
-    assert "Nothing was started" in artifact.data
-    assert "spark-submit" in artifact.data
-    assert "`report-endpoint/listener` at http://127.0.0.1:" in artifact.data
+    shown = markdown(api, state.state_details.flow_run_id)
+    assert "Nothing was started" in shown
+    assert "spark-submit" in shown
+    assert "`report-endpoint/listener` at http://127.0.0.1:" in shown
+
+
+@pytest.mark.alone(reason="the relay, which is quicker, stands still meanwhile")
+def test_a_dry_run_of_redeliver_shows_the_run_that_somebody_has_not_heard_of(
+    deaf, api, monkeypatch
+):
+    monkeypatch.setattr(again, "SETTLED", timedelta(0))
+    missed = api.create_flow_run(nothing, state=Running())
+    api.set_flow_run_state(missed.id, Completed(), force=True)
+    state = redeliver(days=1, dry_run=True, return_state=True)
+    assert str(missed.id) in [one["run"] for one in state.result()["told_again"]]
+    (row,) = [
+        line
+        for line in markdown(api, state.state_details.flow_run_id).splitlines()
+        if str(missed.id) in line
+    ]
+    assert "report-endpoint/listener" in row
+    assert missed.name in row
+
+
+def test_a_dry_run_of_sweep_shows_what_it_would_stop_and_leaves_it(api, monkeypatch):
+    monkeypatch.setattr("flows._run.sweep.SETTLED", 0.0)
+    run = api.create_flow_run(nothing, state=Running())
+    api.set_flow_run_state(run.id, Completed(), force=True)
+    row = Remote("nowhere|place", str(run.id), f"{run.id}/sleeps/0", 1, "a tag", "sleeper", "")
+    notes = notes_of(str(run.id))
+    notes.intend(row)
+    try:
+        state = sweep(dry_run=True, return_state=True)
+        (left,) = [one for one in state.result()["left"] if one["run"] == str(run.id)]
+        assert (left["program"], left["id"], left["run_ended"]) == ("sleeper", "a tag", "Completed")
+        shown = markdown(api, state.state_details.flow_run_id)
+        assert "Would be stopped:" in shown
+        assert f"| sleeper | nowhere\\|place | a tag | {run.id} | Completed |  |" in shown
+        assert not notes_of(str(run.id)).latest(row.key).gone_at
+    finally:
+        notes.put(replace(row, gone_at=now()))  # or every later sweep would speak of it
 
 
 def test_a_dry_run_refuses_what_the_run_would_refuse(api, tmp_path):

@@ -1,10 +1,8 @@
 """Whoever has not heard the end of a run hears it and what led to it, also of a lost machine."""
 
 import fcntl
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -40,43 +38,41 @@ def at_once(monkeypatch):
 
 
 @pytest.fixture
-def deaf(installation):
-    """The relay stands still, as if there were none."""
-    relay = json.loads((installation.home / "services.json").read_text())["relay"]["pid"]
-    os.kill(relay, signal.SIGSTOP)
-    yield
-    os.kill(relay, signal.SIGCONT)
-
-
-@pytest.fixture
-def lost(installation, api, tmp_path, eventually):
-    """A run on a machine of which nothing is left: its outbox was never read, and is gone."""
-    home, name = tmp_path / "home", f"lost-{uuid4().hex[:8]}"
+def lose(installation, api, tmp_path, eventually):
+    """Runs on a machine of which nothing is left: its outbox was never read, and is gone."""
+    home = tmp_path / "home"
     environment = {
         **installation.environment,
         "PENSTOCK_HOME": str(home),
         "PREFECT_HOME": os.environ["PREFECT_HOME"],
         "PREFECT_API_URL": installation.api_url,
     }
-    place = subprocess.run(
-        [sys.executable, "-c", "from flows._reports.outbox import folder; print(folder())"],
-        env=environment, capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    with (Path(place) / "courier.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever wants to start a courier sees that there is one
-        done = subprocess.run([sys.executable, str(PROGRAM), name], env=environment, check=False)
-    assert done.returncode == -9
-    assert list((Path(place) / "outbox").glob("*.jsonl"))
-    shutil.rmtree(home)
-    mine = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
-    (run,) = api.read_flow_runs(flow_run_filter=mine)
+    which = "from flows._reports.outbox import folder; print(folder())"
 
-    def recorded() -> bool:
-        tasks = api.read_task_runs(flow_run_filter=mine)
-        return len(tasks) == 2 and all(task.state and task.state.is_final() for task in tasks)
+    def python(*words):
+        argv = [sys.executable, *words]
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
 
-    eventually(recorded, seconds=60)  # the server writes the rows of tasks in batches
-    return run
+    def lost(*words, code, tasks):
+        name = f"lost-{uuid4().hex[:8]}"
+        place = Path(python("-c", which).stdout.strip())
+        with (place / "courier.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # so nobody starts a courier: there seems to be one
+            done = python(str(PROGRAM), name, *words)
+        assert done.returncode == code, done.stderr
+        assert list((place / "outbox").glob("*.jsonl"))
+        shutil.rmtree(home)
+        mine = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+        (run,) = api.read_flow_runs(flow_run_filter=mine)
+
+        def recorded() -> bool:
+            rows = api.read_task_runs(flow_run_filter=mine)
+            return len(rows) == tasks and all(row.state and row.state.is_final() for row in rows)
+
+        eventually(recorded, seconds=60)  # the server writes the rows of tasks in batches
+        return run
+
+    return lost
 
 
 def told_again(run_id: UUID, **parameters) -> list[dict[str, Any]]:
@@ -86,8 +82,9 @@ def told_again(run_id: UUID, **parameters) -> list[dict[str, Any]]:
 
 @pytest.mark.alone(reason="the relay, which is quicker, stands still meanwhile")
 def test_all_that_a_lost_machine_had_to_tell_arrives(
-    deaf, lost, installation, api, eventually, at_once
+    deaf, lose, installation, api, eventually, at_once
 ):
+    lost = lose(code=-9, tasks=2)
     api.set_flow_run_state(lost.id, Crashed(message="its machine is lost"))
     assert installation.heard(str(lost.id)) == []
     (told,) = told_again(lost.id)
@@ -103,6 +100,26 @@ def test_all_that_a_lost_machine_had_to_tell_arrives(
     ]
     eventually(lambda: LABEL + ENDPOINT in api.read_flow_run(lost.id).labels)
     assert told_again(lost.id) == []
+
+
+@pytest.mark.alone(reason="the relay, which is quicker, stands still meanwhile")
+def test_the_results_of_a_run_that_succeeded_on_a_lost_machine_are_rebuilt(
+    deaf, lose, installation, api, eventually, at_once
+):
+    done = lose("completes", code=0, tasks=2)
+    assert done.state.is_completed()
+    assert installation.heard(str(done.id)) == []
+    (told,) = told_again(done.id)
+    assert told["not_answered_by"] == [ENDPOINT]
+    (results,) = eventually(lambda: installation.told(done.id, "results"))
+    assert results["results"] == {"rows": 1}
+    end = installation.told(done.id, "progress")[-1]
+    assert (end["state"], end["progress"], end["error"]) == ("success", 100, "")
+    assert installation.words(done.id) == [
+        (name, word) for name in ("works", "works-1") for word in ("running", "success")
+    ]
+    eventually(lambda: LABEL + ENDPOINT in api.read_flow_run(done.id).labels)
+    assert told_again(done.id) == []
 
 
 def test_the_history_of_a_run_has_the_ids_of_its_hooks(installation, api, eventually):

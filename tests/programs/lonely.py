@@ -1,6 +1,6 @@
 """A flow that works, and whose process is then killed, as a machine that goes away does it.
 
-Called as `lonely.py NAME`; the run gets that name.
+Called as `lonely.py NAME [completes]`; the run gets that name, and with the word it may end first.
 """
 
 import os
@@ -10,6 +10,8 @@ import sys
 from prefect import flow
 
 from flows import flow_hooks, guard, job_task
+
+COMPLETES = "completes" in sys.argv
 
 
 @job_task
@@ -26,11 +28,14 @@ def fails():
 @guard
 def lonely():
     works()
+    if COMPLETES:
+        return {"rows": works()}
     fails(return_state=True)
     from prefect.events.worker import EventsWorker
 
     EventsWorker.instance().drain()  # the rows of the tasks are on the server
     os.kill(os.getpid(), signal.SIGKILL)
+    return None
 
 
 if __name__ == "__main__":
