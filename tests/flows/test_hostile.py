@@ -13,6 +13,7 @@ from flows._reports.outbox import folder
 from flows._run.guard import current
 from tests.receiver import Answer
 
+pytestmark = pytest.mark.full
 OK = b"HTTP/1.1 200 OK\r\n"
 BAD = 2  # answers, and then good ones
 
