@@ -51,7 +51,9 @@ def told(ear, api):
     ear.receiver.answer = answer
     with tags(ear.name):
         made = parent()
-    ear.receiver.wait(lambda: b'"results"' in ear.receiver.posts[-1].body, seconds=90)
+    ear.receiver.wait(
+        lambda: any(b'"results"' in post.body for post in ear.receiver.posts), seconds=90
+    )
     return made, [json.loads(post.body) for post in ear.receiver.posts], stood
 
 
@@ -81,7 +83,6 @@ def test_a_run_with_child_runs_is_told_to_its_end_and_who_listens_can_verify_it(
     ]
     assert ends[1]["run"] == made["child"]
     assert "no fuel" in ends[0]["error"]["message"]
-    assert ends[0]["error"]["task"] == "works"
     of_children = {event["run"]: event["parent"] for event in events if event["parent"]}
     assert set(of_children.values()) == {made["root"]}
     assert len(of_children) == 2
