@@ -56,9 +56,9 @@ def put(*changes: Change) -> None:
 
     Raises OSError when they could not be written, and leaves no half a line.
     """
-    place = _folder(os.getpid())
+    place = _folder(*_me())
     with ORDER:
-        _append(_own_file(os.getpid())[1], b"".join(change.as_line() for change in changes))
+        _append(_own_file(*_me())[1], b"".join(change.as_line() for change in changes))
     call_courier(place)
 
 
@@ -73,8 +73,8 @@ def flush(flow_run_id: object) -> None:
     if seconds > 0:
         from flows._reports.ledger import Ledger
 
-        ledger = Ledger(_folder(os.getpid()))
-        path, fd = _own_file(os.getpid())
+        ledger = Ledger(_folder(*_me()))
+        path, fd = _own_file(*_me())
         written = os.fstat(fd).st_size
         while time.monotonic() < deadline and not (
             ledger.offsets().get(path.name, 0) >= written and ledger.settled(str(flow_run_id))
@@ -225,15 +225,20 @@ def _bell(place: Path) -> Path:
     return bell
 
 
+def _me() -> tuple[int, str]:
+    """What the caches below hold for: a forked process has its own file, another home its own."""
+    return os.getpid(), os.environ.get("PENSTOCK_HOME", "")
+
+
 @cache
-def _folder(_pid: int) -> Path:
+def _folder(_pid: int, _home: str) -> Path:
     return folder()
 
 
 @cache
-def _own_file(pid: int) -> tuple[Path, int]:
+def _own_file(pid: int, home: str) -> tuple[Path, int]:
     """This process's file, locked for its life: so the courier knows when it will not grow."""
-    path = private(_folder(pid) / "outbox") / f"{pid}-{uuid4().hex[:12]}.jsonl"
+    path = private(_folder(pid, home) / "outbox") / f"{pid}-{uuid4().hex[:12]}.jsonl"
     draft = path.with_suffix(".new")  # the courier would remove one that is not locked yet
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX)

@@ -51,7 +51,9 @@ def told(ear, api):
     ear.receiver.answer = answer
     with tags(ear.name):
         made = parent()
-    ear.receiver.wait(lambda: b'"results"' in ear.receiver.posts[-1].body, seconds=90)
+    ear.receiver.wait(
+        lambda: any(b'"results"' in post.body for post in ear.receiver.posts), seconds=90
+    )
     return made, [json.loads(post.body) for post in ear.receiver.posts], stood
 
 
