@@ -45,7 +45,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return unpacked
 
 
-@pytest.fixture(scope="module", params=["checkout", "wheel"])
+@pytest.fixture(scope="module", params=["checkout", pytest.param("wheel", marks=pytest.mark.full)])
 def folder(request: pytest.FixtureRequest) -> Path:
     return ROOT if request.param == "checkout" else request.getfixturevalue("unpacked")
 

@@ -108,6 +108,7 @@ def test_all_that_a_lost_machine_had_to_tell_arrives(
     assert told_again(lost.id) == []
 
 
+@pytest.mark.full
 @pytest.mark.alone(reason="the relay, which is quicker, stands still meanwhile")
 def test_the_results_of_a_run_that_succeeded_on_a_lost_machine_are_rebuilt(
     deaf, lose, installation, api, eventually, at_once

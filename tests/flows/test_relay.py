@@ -524,6 +524,7 @@ def test_only_the_very_state_in_which_it_fell_silent_is_replaced(api, state):
     api.set_flow_run_state(run.id, Cancelled(), force=True)
 
 
+@pytest.mark.full
 def test_a_vanished_run_is_called_crashed_and_told(installation, api, eventually):
     run = api.read_flow_run(api.create_flow_run(plain, state=Running()).id)
     pulse.call_crashed(run, "of a test")

@@ -329,8 +329,10 @@ def test_a_run_is_told_completely_though_the_server_was_away_meanwhile(ear, inst
     assert run.stdout.readline() == "ready\n"
     services = json.loads((installation.home / "services.json").read_text())
     server = psutil.Process(services["server"]["pid"])
-    for child in [*server.children(recursive=True), server]:
-        child.kill()
+    processes = [*server.children(recursive=True), server]
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes, timeout=30)  # `up` would take one that is just dying for alive
     run.stdin.write("on\n")
     run.stdin.flush()
     port = installation.api_url.split(":")[2].removesuffix("/api")
