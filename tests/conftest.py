@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from deployments.listener.store import Heard, Store
 from flows._reports.ledger import Ledger
@@ -67,17 +69,37 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First the files whose tests must be alone, beside those that need no installation.
+    """First the tests that must be alone, in one process, beside those that need no installation.
 
-    So nobody waits for its start, either.
+    So nobody waits for them, nor for the installation's start.
     """
     turns = {}
-    for path, those in groupby(items, key=lambda item: item.path):
-        tests = list(those)
+    for path, tests in groupby(items, key=lambda item: item.path):
         needs = any("everything_up" in getattr(test, "fixturenames", ()) for test in tests)
-        alone = all(test.get_closest_marker("alone") for test in tests)
-        turns[path] = 0 if alone else 2 if needs else 1
-    items.sort(key=lambda item: turns[item.path])
+        turns[path] = 2 if needs else 1
+    alone = {item.nodeid for item in items if item.get_closest_marker("alone")}
+    items.sort(key=lambda item: 0 if item.nodeid in alone else turns[item.path])
+    home = Installation.of_session().home
+    with locked(home / "alone.lock"):
+        (home / "alone.json").write_text(json.dumps(sorted(alone)))
+
+
+class AloneInOneProcess(LoadFileScheduling):
+    """Files are dealt out whole, but for their tests that must be alone: all of those go to one.
+
+    xdist's own groups are lost with pytest 9.2, so the processes that collect write them down.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "alone" if nodeid in self._alone else str(super()._split_scope(nodeid))
+
+    @cached_property
+    def _alone(self) -> set[str]:
+        return set(json.loads((Installation.of_session().home / "alone.json").read_text()))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> AloneInOneProcess:
+    return AloneInOneProcess(config, log)
 
 
 @dataclass

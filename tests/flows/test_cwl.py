@@ -143,7 +143,7 @@ def test_a_failing_step_is_named_with_its_exit_code_and_last_lines(api, tmp_path
         ({"workflow": "no-such.cwl"}, "workflow 'no-such.cwl' is no file"),
         ({"inputs": {"wrods": []}}, "unknown input wrods; the document has flag, words"),
         ({"inputs": {"words": "a"}}, "words"),
-        ({"config": "mine"}, "no CwlConfig block is called 'mine' (saved are: default)"),
+        ({"config": "mine"}, "no CwlConfig block is called 'mine' (saved are: default"),
     ],
 )
 def test_bad_input_is_one_clear_error_and_starts_nothing(
