@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -66,12 +67,12 @@ def working(installation, api, eventually, tmp_path):
     return start
 
 
-def alive(pids):
-    return {
-        pid: psutil.Process(pid).cmdline()
-        for pid in pids
-        if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    }
+def alive(programs):
+    left = {}
+    for pid in programs:
+        with suppress(psutil.NoSuchProcess):  # gone, or a zombie (psutil's is a kind of the first)
+            left[pid] = psutil.Process(pid).cmdline()
+    return left
 
 
 def engine(run_id: str) -> psutil.Process:

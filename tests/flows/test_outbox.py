@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
@@ -301,7 +301,10 @@ put(1, "{uuid4()}")
         n for n in environment if n.startswith(("PREFECT__", "PENSTOCK_RUN", "PENSTOCK_JOB"))
     ] == []
     assert os.getsid(courier.pid) == courier.pid
-    held = {fd.name: os.readlink(fd) for fd in Path(f"/proc/{courier.pid}/fd").iterdir()}
+    held = {}
+    for fd in Path(f"/proc/{courier.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it is at work
+            held[fd.name] = os.readlink(fd)
     log, null = str(house.place / "courier.log"), "/dev/null"
     assert (held["0"], held["1"], held["2"]) == (null, log, log)
     files = {path for path in held.values() if path.startswith("/") and path != null}
