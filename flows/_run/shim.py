@@ -57,6 +57,7 @@ class Program:
         self.grace: float = request.get("grace") or GRACE
         self.kill_at: float | None = None
         self.give_up_at: float | None = None
+        self.killed: set[tuple[int, int]] = set()  # what got SIGKILL: its pid and start
         self.forbidden: set[int] = set()  # other users' processes: we may not end them
         self.timed_out = self.stopped = False
         self.end: dict[str, Any] | None = None  # known once the program itself is reaped
@@ -176,8 +177,12 @@ class Shim:
         ended = [p for p in self.programs.values() if p.end is not None]
         strays = self._strays() if ended else set()
         for program in ended:
-            # After a SIGKILL the list of children may miss one that is just dying: look at all.
-            left = self._kin(program) if program.kill_at else strays and strays & self._kin(program)
+            if program.kill_at:
+                # One that is just dying shows no environment, nor whose child it is: look at it.
+                dying = {pid for pid, start in program.killed if start_ticks(pid) == start}
+                left = self._kin(program) | dying
+            else:
+                left = strays and strays & self._kin(program)
             if not left - program.forbidden:
                 self._report(program, left)
             elif program.kill_at is None:
@@ -211,7 +216,9 @@ class Shim:
                 self._terminate(program, None)
             if program.kill_at is not None and now >= program.kill_at:
                 program.kill_at = now + 0.1  # again, until nothing is left: it may have forked
-                program.forbidden |= signal_all(self._members(program), signal.SIGKILL)
+                members = self._members(program)
+                program.killed |= {(pid, start) for pid in members if (start := start_ticks(pid))}
+                program.forbidden |= signal_all(members, signal.SIGKILL)
                 self._settle()
                 if program.id in self.programs and now >= (program.give_up_at or now):
                     self._report(program, self._members(program))
