@@ -105,6 +105,7 @@ def java_homes(api, tmp_path):
     return {"old": old, "none": tmp_path}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
@@ -112,14 +113,9 @@ def java_homes(api, tmp_path):
             {"app": APP, "config": "nope"},
             "no SparkConfig block is called 'nope' (saved are: default",
         ),
-        *(
-            pytest.param(parameters, said, marks=pytest.mark.full)
-            for parameters, said in (
-                ({"app": "gone.py"}, f"app 'gone.py' is no file (looked from {ROOT})"),
-                ({"app": APP, "config": "old-java"}, "{old} holds Java 11; Spark 4 needs Java 17"),
-                ({"app": APP, "config": "no-java"}, "{none} holds no Java; Spark 4 needs Java 17"),
-            )
-        ),
+        ({"app": "gone.py"}, f"app 'gone.py' is no file (looked from {ROOT})"),
+        ({"app": APP, "config": "old-java"}, "{old} holds Java 11; Spark 4 needs Java 17"),
+        ({"app": APP, "config": "no-java"}, "{none} holds no Java; Spark 4 needs Java 17"),
     ],
 )
 def test_a_run_with_bad_settings_fails_with_the_reason_as_its_last_line(

@@ -134,6 +134,7 @@ def test_each_endpoint_gets_one_signed_test_message(installation):
     assert heard.payload["run_id"].startswith("test-")
 
 
+@pytest.mark.full
 def test_an_endpoint_that_takes_nothing_is_bad_and_the_others_are_served(
     installation, api, tmp_path
 ):

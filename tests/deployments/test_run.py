@@ -159,6 +159,7 @@ def test_a_name_that_several_flows_have_deployed_is_asked_about(api, flows):
     api.delete_flow_run(run.id)
 
 
+@pytest.mark.full
 def test_the_summary_names_the_page_and_the_files(installation, echo, tmp_path):
     done = installation.run("cwl", echo)
     run_id = installation.last["flow_run_id"]

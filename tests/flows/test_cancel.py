@@ -121,7 +121,11 @@ def test_a_run_that_is_cancelled_retried_and_cancelled_again_tells_both_ends(
     eventually(lambda: api.read_flow_run(run.id).labels.get(f"penstock.told.{LISTENER}") == told)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGTERM, marks=pytest.mark.full), signal.SIGKILL],
+    ids=["SIGTERM", "SIGKILL"],
+)
 def test_an_engine_that_dies_takes_its_programs_along(api, eventually, working, number):
     run, programs = working(cwl)
     engine(str(run.id)).send_signal(number)

@@ -59,7 +59,9 @@ def all_gone(run_id: object) -> bool:
     return bool(there) and all(record.gone_at for record in there)
 
 
-@pytest.mark.parametrize("where", ["in a task", "in the flow"])
+@pytest.mark.parametrize(
+    "where", ["in a task", pytest.param("in the flow", marks=pytest.mark.full)]
+)
 def test_a_run_that_takes_longer_than_its_flow_allows_is_told_as_failed(ear, where):
     @flow(timeout_seconds=3, **flow_hooks())
     @guard

@@ -99,6 +99,7 @@ def test_a_failed_run_names_its_task_and_shows_its_whole_log_though_the_courier_
     assert list(again[0].failure.log) == end["error"]["log"]
 
 
+@pytest.mark.full
 def test_an_end_that_waits_for_its_reason_delays_no_other_run(ear):
     ear.wait_for_end(fine())
     failed = fails_without_a_task(return_state=True).state_details.flow_run_id

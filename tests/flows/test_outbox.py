@@ -330,6 +330,7 @@ print(len(outbox._started))
     assert Ledger(house.place).idle
 
 
+@pytest.mark.full
 def test_nothing_is_missed_that_comes_while_a_courier_ends(house):
     runs = [str(uuid4()) for _ in range(300)]
     code = f"""
@@ -377,6 +378,7 @@ def test_a_courier_told_to_end_ends_and_what_it_had_is_kept_for_the_next(house):
     assert change.run == run
 
 
+@pytest.mark.full
 def test_a_server_that_is_away_is_asked_less_and_less_often(house):
     code = """
 from flows._reports.courier import Courier

@@ -106,9 +106,8 @@ def broken() -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.parametrize(
-    "away", [refusing, *(pytest.param(one, marks=pytest.mark.full) for one in (silent, broken))]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("away", [refusing, silent, broken])
 def test_a_job_goes_on_and_its_log_too_while_the_server_is_away(api, away, monkeypatch, eventually):
     spent: list[float] = []
     there = True

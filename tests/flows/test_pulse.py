@@ -115,7 +115,8 @@ def test_what_is_gone_is_called_crashed_and_what_lives_or_waits_is_not(
         eventually(lambda run_id=run_id: state(run_id).is_crashed(), seconds=180, every=1)
         print(f"Crashed {time.monotonic() - killed:.0f} s after its end: {state(run_id).message}")
         (end,) = eventually(lambda run_id=run_id: installation.told(run_id, "progress"))
-        assert end["error"].startswith("the run vanished: ")
+        # The sweep of another test may see first that the process of the one that ran here is gone.
+        assert end["error"].startswith(("the run vanished: ", "the process that ran it is gone"))
     time.sleep(max(0.0, killed + 1.7 * SILENT - time.monotonic()))  # the others were silent so long
     assert [state(run_id).type for run_id in waiting] == [StateType.PAUSED, StateType.SCHEDULED]
     assert {state(run_id).type for run_id in living} <= {StateType.RUNNING, StateType.SCHEDULED}

@@ -193,6 +193,7 @@ def test_every_state_of_the_tasks_of_a_plain_flow_is_told_within_ten_seconds(
     assert [end["state"] for end in ends] == ["success"]
 
 
+@pytest.mark.full
 def test_a_plain_task_beside_our_hooks_is_told_once_and_never_after_the_end_as_progress(
     installation, api, eventually
 ):
@@ -282,6 +283,7 @@ def test_a_run_that_ends_under_its_hooks_is_told_once(installation, api, eventua
     assert [h.route for h in installation.heard(str(run_id))] == ["progress", "results"]
 
 
+@pytest.mark.full
 def test_nothing_that_ends_in_a_child_run_ends_its_root(installation, api, eventually):
     @flow
     def child():

@@ -57,6 +57,7 @@ def test_a_dying_task_is_told_and_what_it_started_is_gone(api, installation):
     assert end["error"]
 
 
+@pytest.mark.full
 def test_an_async_flow_is_guarded_too(api, installation):
     found = []
 

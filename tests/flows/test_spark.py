@@ -36,6 +36,7 @@ def test_an_application_runs_with_its_arguments_and_reports(installation, api, c
     assert not list((installation.home / "runs" / str(run_id)).glob("job-*")), "files were left"
 
 
+@pytest.mark.full
 def test_a_failing_application_shows_its_exit_code_and_last_lines(api, config):
     with pytest.raises(
         JobFailed, match=r"Spark application small_spark.py exited with 1"
