@@ -27,13 +27,14 @@ from prefect.logging import get_logger
 from blocks._changes import Change
 from flows._reports import gaps, sheet
 from flows._reports.audience import hearer
+from flows._reports.bell import Bell
 from flows._reports.build import build
 from flows._reports.circle import Circle
 from flows._reports.deliver import DEFAULT_PATIENCE, Sender
 from flows._reports.history import LABEL, history
 from flows._reports.ledger import ROWS_LATE, Ledger
 from flows._reports.order import Ends, Progress
-from flows._reports.outbox import Bell, call_courier, take, waits
+from flows._reports.outbox import call_courier, take, waits
 from flows._reports.rows import Delivery, Made
 from flows._run.api import api
 
@@ -91,6 +92,7 @@ class Courier:
             sender.end()
         for sender in self._senders.values():
             sender.join()  # a post under way is finished, so that it is not made twice
+        self._bell.close()  # before the last look: who rings from now on calls another courier
 
     def _ask(self) -> None:
         """Do all that needs the API, and settle when that is tried again if it did not work.

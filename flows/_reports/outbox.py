@@ -8,7 +8,6 @@ must survive the machine is sent again by `redeliver`. Nothing waits in memory.
 
 import fcntl
 import os
-import select
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +23,7 @@ from uuid import uuid4
 
 from blocks._changes import Change
 from blocks._home import home, private, write_private
+from flows._reports.bell import Ringer
 
 API = "api"  # the file that says for which Prefect API a folder is
 MOST = 4 << 20  # bytes of one writer that are read at once
@@ -56,10 +56,13 @@ def put(*changes: Change) -> None:
 
     Raises OSError when they could not be written, and leaves no half a line.
     """
-    place = _folder(*_me())
+    me = _me()
     with ORDER:
-        _append(_own_file(*_me())[1], b"".join(change.as_line() for change in changes))
-    call_courier(place)
+        _own_file(*me).append(b"".join(change.as_line() for change in changes))
+        ringer = _ringer(*me)
+    if not ringer.ring():
+        call_courier(_folder(*me))
+        ringer.renew()
 
 
 def flush(flow_run_id: object) -> None:
@@ -74,10 +77,10 @@ def flush(flow_run_id: object) -> None:
         from flows._reports.ledger import Ledger
 
         ledger = Ledger(_folder(*_me()))
-        path, fd = _own_file(*_me())
-        written = os.fstat(fd).st_size
+        mine = _own_file(*_me())
         while time.monotonic() < deadline and not (
-            ledger.offsets().get(path.name, 0) >= written and ledger.settled(str(flow_run_id))
+            ledger.offsets().get(mine.path.name, 0) >= mine.size
+            and ledger.settled(str(flow_run_id))
         ):
             time.sleep(0.05)  # another process's work: its end is a row, not an event
         ledger.close()
@@ -85,16 +88,11 @@ def flush(flow_run_id: object) -> None:
 
 def call_courier(place: Path) -> None:
     """Wake the courier of `place`, or start one."""
-    bell = _bell(place)
     with _lock(place) as lock:
         if lock is not None:
             _start(place, lock)
-    with suppress(OSError):  # nobody listens yet: it looks into the outbox when it starts
-        fd = os.open(bell, os.O_WRONLY | os.O_NONBLOCK)
-        try:
-            os.write(fd, b"\n")
-        finally:
-            os.close(fd)
+    with Ringer(place) as ringer:  # nobody listens yet? It looks into the outbox when it starts
+        ringer.ring()
 
 
 def waits(place: Path, offsets: dict[str, int]) -> bool:
@@ -119,27 +117,6 @@ def take(place: Path, offsets: dict[str, int]) -> Iterator[tuple[Path, list[byte
             data = file.read(MOST)
             whole = data[: data.rfind(b"\n") + 1]
             yield path, whole.splitlines(), offset + len(whole), gone and len(data) < MOST
-
-
-class Bell:
-    """The courier's end of the bell."""
-
-    def __init__(self, place: Path) -> None:
-        # Open for writing, too: so it never reads as closed when the last ringer goes.
-        self._fd = os.open(_bell(place), os.O_RDWR | os.O_NONBLOCK)
-
-    def wait(self, seconds: float) -> bool:
-        """Whether it rang within `seconds`."""
-        heard, _, _ = select.select([self._fd], [], [], max(0.0, seconds))
-        if heard:
-            with suppress(BlockingIOError):
-                while os.read(self._fd, 65536):
-                    continue
-        return bool(heard)
-
-    def ring(self) -> None:
-        with suppress(BlockingIOError):  # it is full of rings: one more says nothing new
-            os.write(self._fd, b"\n")
 
 
 @contextmanager
@@ -218,13 +195,6 @@ def lasting(root: Path) -> Path:
 _started: list[subprocess.Popen[bytes]] = []  # kept, or Python would warn of a child not waited for
 
 
-def _bell(place: Path) -> Path:
-    bell = place / "bell"
-    with suppress(FileExistsError):
-        os.mkfifo(bell, 0o600)
-    return bell
-
-
 def _me() -> tuple[int, str]:
     """What the caches below hold for: a forked process has its own file, another home its own."""
     return os.getpid(), os.environ.get("PENSTOCK_HOME", "")
@@ -236,21 +206,35 @@ def _folder(_pid: int, _home: str) -> Path:
 
 
 @cache
-def _own_file(pid: int, home: str) -> tuple[Path, int]:
-    """This process's file, locked for its life: so the courier knows when it will not grow."""
-    path = private(_folder(pid, home) / "outbox") / f"{pid}-{uuid4().hex[:12]}.jsonl"
-    draft = path.with_suffix(".new")  # the courier would remove one that is not locked yet
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    draft.rename(path)
-    return path, fd
+def _own_file(pid: int, home: str) -> "_OwnFile":
+    return _OwnFile(private(_folder(pid, home) / "outbox") / f"{pid}-{uuid4().hex[:12]}.jsonl")
 
 
-def _append(fd: int, lines: bytes) -> None:
-    size = os.fstat(fd).st_size
-    try:
-        if os.write(fd, lines) != len(lines):
-            raise OSError(f"{os.strerror(28)}: only part of a report could be written")
-    except OSError:
-        os.ftruncate(fd, size)
-        raise
+@cache
+def _ringer(pid: int, home: str) -> Ringer:
+    return Ringer(_folder(pid, home))
+
+
+class _OwnFile:
+    """This process's file, locked for its life: so the courier knows when it will not grow.
+
+    A hook holds Python's interpreter lock, and each call of the kernel may cost it five
+    milliseconds to get it back: a line is one call, and the size is counted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.size = path, 0
+        draft = path.with_suffix(".new")  # the courier would remove one that is not locked yet
+        self._fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        draft.rename(path)
+
+    def append(self, lines: bytes) -> None:
+        """All of them, or none and OSError."""
+        try:
+            if os.write(self._fd, lines) != len(lines):
+                raise OSError(f"{os.strerror(28)}: only part of a report could be written")
+        except OSError:
+            os.ftruncate(self._fd, self.size)
+            raise
+        self.size += len(lines)
