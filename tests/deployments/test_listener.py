@@ -241,7 +241,7 @@ def test_what_is_not_signed_by_us_is_refused_and_noted(body, listener):
         (lambda: v1(now=1_000_000_000), "from now"),
         (lambda: v1(b'{"a": 1, "a": 2}'), "given twice"),
         (lambda: v1(b"[]"), "no JSON object"),
-        (lambda: v1(b"[" * 100_000), "nested too deeply"),
+        (lambda: v1(b"[" * 20_000), "nested too deeply"),
         (lambda: (BODY, {"webhook-id": "1", "webhook-timestamp": "1000000000"}), "from now"),
         (lambda: (BODY, {"webhook-id": "1", "webhook-signature": ""}), "no number"),
     ],
