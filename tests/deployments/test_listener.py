@@ -83,7 +83,7 @@ class Listener:
         self.store = Store(path)
         self.writer = Writer(self.store)
         self.told: list[tuple[Heard, bool]] = []
-        check = Check(KeySet(text=PUBLIC), **{"max_body": 10_000, **options})
+        check = Check(KeySet(text=PUBLIC), **{"max_body": 30_000, **options})
         repeats = Repeats(self.store.read())
         self.app = create_app(
             check, self.writer, repeats, lambda heard, new: self.told.append((heard, new))
@@ -261,9 +261,9 @@ def test_what_strangers_send_takes_little_room_and_no_control_of_a_terminal(list
     assert shown == f"{heard.at[11:23]} ?[2J     refused: a?b"
 
 
-@pytest.mark.parametrize("headers", [None, v1(b"x" * 10_001)[1]], ids=["seed", "v1"])
+@pytest.mark.parametrize("headers", [None, v1(b"x" * 30_001)[1]], ids=["seed", "v1"])
 def test_a_body_over_the_limit_is_refused_before_it_is_read_whole(headers, listener):
-    assert listener.post(b"x" * 10_001, headers) == 413
+    assert listener.post(b"x" * 30_001, headers) == 413
     assert listener.heard == []
     assert "over the limit" in listener.told[0][0].why
 
