@@ -1,11 +1,16 @@
 """The bell of an outbox: a named pipe that its courier reads and every hook writes to."""
 
+import atexit
 import os
 import select
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Self
+
+from prefect.logging.loggers import get_logger
 
 
 class Bell:
@@ -70,6 +75,43 @@ class Ringer:
             else:  # another thread may be writing to the old one: its number is never free
                 os.dup2(fd, self._fd, inheritable=False)
                 os.close(fd)
+
+
+class Waker:
+    """Rings from a thread of its own, for who has no time for a call of the kernel."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+        self._asked: SimpleQueue[None] = SimpleQueue()
+        self._owed = False
+        self._ringing = threading.Lock()
+        threading.Thread(target=self._serve, name="bell", daemon=True).start()
+        atexit.register(self._last, os.getpid())
+
+    def wake(self) -> None:
+        """Have it rung soon; before the process ends in any case, unless it is killed."""
+        self._owed = True
+        self._asked.put(None)
+
+    def _serve(self) -> None:
+        while True:
+            self._asked.get()
+            self._pay()
+
+    def _last(self, pid: int) -> None:
+        if os.getpid() == pid:  # a forked process has no such thread, and a lock that may be taken
+            self._pay()
+
+    def _pay(self) -> None:
+        with self._ringing:
+            if not self._owed:
+                return
+            self._owed = False  # first: who asks during the ring is owed another
+            try:
+                self._ring()
+            except Exception:
+                # What is in the outbox is found by whoever rings next.
+                get_logger("penstock").exception("no courier could be called")
 
 
 def _ring(fd: int) -> bool:

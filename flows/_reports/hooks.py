@@ -154,7 +154,8 @@ def _put(flow_run_id: UUID | None, state: State[Any], **of_task: Any) -> None:
             return
         with ORDER:
             progress = run.progress.percent if run else None
-            put(_in_turn(change(flow_run_id, state, masked, **of_task, progress=progress)))
+            made = change(flow_run_id, state, masked, **of_task, progress=progress)
+            put(_in_turn(made), soon=True)
     except Exception:
         get_logger("penstock").exception(
             "a state of task %r could not be reported", of_task["task"]

@@ -2,8 +2,8 @@
 
 hook ──put()──► outbox/<writer>.jsonl ──► courier (woken by a bell, started if there is none)
 
-Appending one line to a file of the process's own costs microseconds and survives SIGKILL: what
-must survive the machine is sent again by `redeliver`. Nothing waits in memory.
+A line of a file of the process's own costs microseconds and survives SIGKILL: what must survive
+the machine is sent again by `redeliver`. Nothing waits in memory.
 """
 
 import fcntl
@@ -23,7 +23,8 @@ from uuid import uuid4
 
 from blocks._changes import Change
 from blocks._home import home, private, write_private
-from flows._reports.bell import Ringer
+from flows._reports.bell import Ringer, Waker
+from flows._reports.writer import Writer
 
 API = "api"  # the file that says for which Prefect API a folder is
 MOST = 4 << 20  # bytes of one writer that are read at once
@@ -51,15 +52,22 @@ def folders() -> list[Path]:
     return [path.parent for path in sorted(home().glob(f"reports/*/{API}"))]
 
 
-def put(*changes: Change) -> None:
-    """Write changes down, and see to it that a courier comes for them.
+def put(*changes: Change, soon: bool = False) -> None:
+    """Write changes down, and see to it that a courier comes for them: now, or as soon as may be.
 
     Raises OSError when they could not be written, and leaves no half a line.
     """
     me = _me()
     with ORDER:
         _own_file(*me).append(b"".join(change.as_line() for change in changes))
-        ringer = _ringer(*me)
+        if soon:
+            _waker(*me).wake()
+    if not soon:
+        _ring(me)
+
+
+def _ring(me: tuple[int, str]) -> None:
+    ringer = _ringer(*me)
     if not ringer.ring():
         call_courier(_folder(*me))
         ringer.renew()
@@ -114,7 +122,7 @@ def take(place: Path, offsets: dict[str, int]) -> Iterator[tuple[Path, list[byte
         with path.open("rb") as file:
             gone = _locked(file.fileno())  # asked first: what it wrote before is read below
             file.seek(offset := offsets.get(path.name, 0))
-            data = file.read(MOST)
+            data = file.read(MOST).partition(b"\0")[0]
             whole = data[: data.rfind(b"\n") + 1]
             yield path, whole.splitlines(), offset + len(whole), gone and len(data) < MOST
 
@@ -206,8 +214,8 @@ def _folder(_pid: int, _home: str) -> Path:
 
 
 @cache
-def _own_file(pid: int, home: str) -> "_OwnFile":
-    return _OwnFile(private(_folder(pid, home) / "outbox") / f"{pid}-{uuid4().hex[:12]}.jsonl")
+def _own_file(pid: int, home: str) -> Writer:
+    return Writer(private(_folder(pid, home) / "outbox") / f"{pid}-{uuid4().hex[:12]}.jsonl")
 
 
 @cache
@@ -215,26 +223,6 @@ def _ringer(pid: int, home: str) -> Ringer:
     return Ringer(_folder(pid, home))
 
 
-class _OwnFile:
-    """This process's file, locked for its life: so the courier knows when it will not grow.
-
-    A hook holds Python's interpreter lock, and each call of the kernel may cost it five
-    milliseconds to get it back: a line is one call, and the size is counted.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.size = path, 0
-        draft = path.with_suffix(".new")  # the courier would remove one that is not locked yet
-        self._fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        draft.rename(path)
-
-    def append(self, lines: bytes) -> None:
-        """All of them, or none and OSError."""
-        try:
-            if os.write(self._fd, lines) != len(lines):
-                raise OSError(f"{os.strerror(28)}: only part of a report could be written")
-        except OSError:
-            os.ftruncate(self._fd, self.size)
-            raise
-        self.size += len(lines)
+@cache
+def _waker(pid: int, home: str) -> Waker:
+    return Waker(lambda: _ring((pid, home)))

@@ -198,5 +198,6 @@ def test_a_run_that_was_called_ended_by_mistake_may_complete_and_that_end_has_th
     assert (wrong["state"], right["state"]) == ("failed", "success")
     assert right["seq"] > wrong["seq"]
     assert (wrong["progress"] < 100, right["progress"]) == (True, 100)
+    ear.receiver.wait(lambda: ear.told(run, "results"), seconds=90)
     (result,) = ear.told(run, "results")
     assert (result["result"], result["seq"]) == (run, right["seq"])

@@ -199,6 +199,30 @@ def test_a_file_that_is_just_being_made_is_not_taken_for_one_left_behind(house):
     assert sorted(seen, key=int) == [str(n) for n in range(150)]
 
 
+def test_lines_of_every_size_are_read_whole_in_order_and_survive_a_kill(house):
+    code = """
+for n in range(400):
+    put(n, "r" * (n * 7))
+put("last", "r" * (3 << 20))
+print("written", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with house.without_courier():
+        writer = house.start(code)
+        said, _ = writer.communicate(timeout=60)
+        assert (said, writer.returncode) == ("written\n", -signal.SIGKILL)
+        [changes] = house.written()
+    assert states(changes) == [*map(str, range(400)), "last"]
+    assert [len(change.run) for change in changes] == [*range(0, 2800, 7), 3 << 20]
+
+
+def test_who_has_no_time_to_ring_is_heard_all_the_same_though_its_process_ends_at_once(house):
+    run = str(uuid4())
+    change = f'Change(run="{run}", state="1", type="RUNNING", name="Running", at={AT!r})'
+    house.run(f"outbox.put({change}, soon=True)")
+    house.api.wait(lambda: run in house.asked_for(), seconds=60)
+
+
 @pytest.mark.skipif(
     subprocess.run(["unshare", "-rm", "true"], check=False).returncode != 0,
     reason="needs user namespaces",
