@@ -114,7 +114,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that it works")
     parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--parallel", type=int, default=2, help="rounds at a time")
+    parser.add_argument("--parallel", type=int, default=5, help="rounds at a time")
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
     number = len(TARGETS) if given.quick else given.rounds
