@@ -10,8 +10,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Self
 
-from prefect.logging.loggers import get_logger
-
 
 class Bell:
     """The courier's end."""
@@ -110,6 +108,8 @@ class Waker:
             try:
                 self._ring()
             except Exception:
+                from prefect.logging import get_logger  # `penstock reports` does without Prefect
+
                 # What is in the outbox is found by whoever rings next.
                 get_logger("penstock").exception("no courier could be called")
 
