@@ -80,6 +80,7 @@ class Waker:
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
+        # Not an Event: its lock may be held by a thread that waits for the interpreter's.
         self._asked: SimpleQueue[None] = SimpleQueue()
         self._owed = False
         self._ringing = threading.Lock()
